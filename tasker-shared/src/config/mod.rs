@@ -1,0 +1,1 @@
+//! Settings: one default file, overlays by environment, environment variables on top.

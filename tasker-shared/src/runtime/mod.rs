@@ -1,0 +1,1 @@
+//! Loops, wake-up and shutdown.

@@ -1,0 +1,1 @@
+//! All statements on the tables of schema `tasker`.
