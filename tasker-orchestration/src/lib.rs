@@ -1,1 +1,1 @@
-//! placeholder
+//! The orchestration service: decides which steps may run.
