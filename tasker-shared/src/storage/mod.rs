@@ -1,1 +1,5 @@
-//! All statements on the tables of schema `tasker`.
+//! All statements on the tables of schema `tasker`: one file per aggregate, one statement per function.
+
+mod error;
+
+pub use error::Error;
