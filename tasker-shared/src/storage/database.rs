@@ -1,7 +1,10 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
 use super::Error;
-use crate::metrics::Metrics;
+use crate::metrics::{
+    Metrics, Success, TransactionOutcome,
+    labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+};
 use sqlx::{
     PgConnection, Postgres,
     pool::PoolConnection,
@@ -99,7 +102,7 @@ impl Database {
         let started = Instant::now();
         let connection =
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
-        self.metrics.pool_waited(started.elapsed());
+        self.metrics.db_pool_wait_duration.record_since(started, ());
         Ok(Session { connection, metrics: self.metrics.clone(), name, started: Instant::now(), open: false })
     }
 }
@@ -173,7 +176,7 @@ impl Session {
         let answer = self.execute("commit", sqlx::query("commit")).await;
         self.open = answer.is_err();
         if answer.is_ok() {
-            self.metrics.transaction_ended(self.name, self.started.elapsed(), true);
+            self.ended(TransactionOutcome::Committed);
         }
         answer.map(drop)
     }
@@ -185,7 +188,7 @@ impl Session {
     pub async fn rollback(mut self) -> Result<(), Error> {
         let answer = self.execute("rollback", sqlx::query("rollback")).await;
         self.open = answer.is_err();
-        self.metrics.transaction_ended(self.name, self.started.elapsed(), false);
+        self.ended(TransactionOutcome::RolledBack);
         answer.map(drop)
     }
 
@@ -195,15 +198,21 @@ impl Session {
     }
 
     fn measured<T>(&self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
-        self.metrics.statement_ended(doing, started.elapsed(), answer.is_ok());
+        self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
+        self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
         answer.map_err(|source| Error::Statement { doing, source })
+    }
+
+    fn ended(&self, outcome: TransactionOutcome) {
+        self.metrics.db_transaction_duration.record_since(self.started, Transaction { transaction: self.name });
+        self.metrics.db_transactions.add(1, TransactionEnd { outcome, transaction: self.name });
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         if self.open {
-            self.metrics.transaction_ended(self.name, self.started.elapsed(), false);
+            self.ended(TransactionOutcome::RolledBack);
             self.connection.close_on_drop();
         }
     }

@@ -3,6 +3,7 @@
 use super::{Error, Session};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
+    name::Name,
     queue::QueueName,
     step::{Edge, StepEvent, StepState},
 };
@@ -29,7 +30,7 @@ pub struct Claimed {
     /// The step.
     pub step_id: StepId,
     /// Its name.
-    pub step_name: String,
+    pub step_name: Name,
     /// Its fence.
     pub attempt: i32,
     /// How often it failed before.
@@ -49,7 +50,7 @@ pub struct Claimed {
     /// Whose overrides apply.
     pub environment: String,
     /// The task type.
-    pub task_name: String,
+    pub task_name: Name,
     /// Of the task.
     pub priority: i16,
     /// Of the task.

@@ -6,6 +6,7 @@
 
 mod database;
 mod error;
+mod types;
 
 pub mod dead_letters;
 pub mod history;

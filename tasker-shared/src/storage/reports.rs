@@ -3,6 +3,7 @@
 use super::{Error, Session};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
+    name::Name,
     queue::{QueueName, STEP_RESULTS},
     step::{Edge, Failure, ResultType, StepEvent, StepState, Verdict},
     task::TaskState,
@@ -86,14 +87,13 @@ pub struct Reported {
     /// The step.
     pub step_id: StepId,
     /// Its name.
-    pub step_name: String,
+    pub step_name: Name,
     /// Its fence.
     pub attempt: i32,
     /// How often it failed before.
     pub failures: i32,
     /// How the run ended.
-    #[sqlx(try_from = "String")]
-    pub outcome: Outcome,
+    pub outcome: ResultType,
     /// How it failed.
     pub error: Option<Json<Failure>>,
     /// When the run began.
@@ -109,40 +109,17 @@ pub struct Reported {
     /// Whose overrides apply.
     pub environment: String,
     /// Of the task.
-    pub namespace: String,
+    pub namespace: Name,
     /// The task type.
-    pub task_name: String,
+    pub task_name: Name,
     /// Of the task.
-    #[sqlx(try_from = "String")]
-    pub task_state: State,
+    pub task_state: TaskState,
     /// Of the task.
     pub priority: i16,
     /// Of the task.
     pub correlation_id: CorrelationId,
     /// The caller's trace context.
     pub traceparent: Option<String>,
-}
-
-/// [`ResultType`], read from its text.
-#[derive(Debug, Clone, Copy)]
-pub struct Outcome(pub ResultType);
-
-/// [`TaskState`], read from its text.
-#[derive(Debug, Clone, Copy)]
-pub struct State(pub TaskState);
-
-impl TryFrom<String> for Outcome {
-    type Error = crate::text_enum::UnknownWord;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl TryFrom<String> for State {
-    type Error = crate::text_enum::UnknownWord;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
 }
 
 /// Locks the tasks of these (step, attempt) pairs in id order and reads the steps that are still reported with that attempt.
@@ -180,14 +157,14 @@ pub struct Advanced {
 }
 
 /// A step that nothing holds back any more.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Ready {
     /// The step.
     pub step_id: StepId,
     /// Its task.
     pub task_id: TaskId,
     /// Its name.
-    pub name: String,
+    pub name: Name,
 }
 
 /// A task's step counts.
@@ -205,7 +182,7 @@ pub struct Counts {
 struct AdvancedRow {
     step_id: Option<StepId>,
     task_id: TaskId,
-    name: Option<String>,
+    name: Option<Name>,
     remaining: i32,
     active: i32,
 }
