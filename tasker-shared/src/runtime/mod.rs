@@ -1,1 +1,9 @@
-//! Loops, wake-up and shutdown.
+//! Wake-up, the two shapes of loops, and how a service starts and stops.
+//!
+//! A [`consume`] loop is woken by a queue; a [`sweep`] is woken by time, takes no input, and repairs what the line missed.
+
+mod bell;
+mod loops;
+
+pub use bell::{Bell, Finished, Subscription, Topic, Wake};
+pub use loops::{Turn, consume, sweep};

@@ -168,7 +168,7 @@ pub struct Ready {
 }
 
 /// A task's step counts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Counts {
     /// The task.
     pub task_id: TaskId,
