@@ -29,15 +29,18 @@
 //! A handler must not block its thread: a future that does not yield cannot be stopped at its deadline. Work that
 //! computes or waits without `await` goes into [`blocking_fn`].
 
+mod bounds;
 mod context;
 mod error;
 mod function;
 mod registry;
+mod run;
 
 pub use context::{Progress, StepContext, StepRun, Usage};
 pub use error::HandlerError;
 pub use function::{BlockingFn, FunctionHandler, HandlerFn, blocking_fn, handler_fn};
 pub use registry::{Duplicate, Registry};
+pub use run::{Limits, ResultCheck, run};
 
 use serde_json::Value;
 use std::fmt;
