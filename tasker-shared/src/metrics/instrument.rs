@@ -113,7 +113,7 @@ macro_rules! held {
                 Held(Some((Arc::clone(cells), key)))
             }
 
-            fn with(&self, labels: L, update: impl FnOnce(&mut $value)) {
+            pub(super) fn with(&self, labels: L, update: impl FnOnce(&mut $value)) {
                 if let Some(cells) = &self.0 {
                     change(cells, labels.attributes().as_ref().into(), update);
                 }

@@ -5,8 +5,10 @@
 //! its type.
 
 pub mod catalog;
+pub mod channel;
 pub mod instrument;
 pub mod labels;
+pub mod probe;
 mod reference;
 pub mod spec;
 pub mod values;
