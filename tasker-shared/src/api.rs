@@ -108,6 +108,9 @@ pub struct Problem {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// This one occurrence, as `urn:uuid:ID`; the service's log has the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Single violations, such as those of a schema.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
@@ -328,6 +331,15 @@ pub struct ResolveStep {
     /// Who; kept in the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+}
+
+/// What an operator's action led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Acted {
+    /// The task.
+    pub task_id: TaskId,
+    /// Where it stands now.
+    pub state: TaskState,
 }
 
 /// A registered template.

@@ -1,1 +1,3 @@
 //! Loops, wake-up and shutdown.
+
+pub mod web;
