@@ -23,7 +23,6 @@ pub struct SubmitTask {
     pub version: Option<String>,
     /// The input; must fulfil the template's `input_schema`.
     #[serde(default)]
-    #[schema(value_type = Object)]
     pub input: Value,
     /// A repeat with the same key answers with the task that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,14 +191,12 @@ pub struct TaskDetail {
     /// The template version it runs.
     pub template_id: TemplateId,
     /// Its input.
-    #[schema(value_type = Object)]
     pub input: Value,
     /// Not before this time.
     pub run_at: Option<DateTime<Utc>>,
     /// When its steps were made.
     pub started_at: Option<DateTime<Utc>>,
     /// Why it failed.
-    #[schema(value_type = Option<Object>)]
     pub error: Option<Value>,
     /// The key that it was submitted with.
     pub idempotency_key: Option<String>,
@@ -235,12 +232,10 @@ pub struct StepDetail {
     /// How often it may fail before that is final.
     pub max_attempts: i32,
     /// What it returned.
-    #[schema(value_type = Option<Object>)]
     pub result: Option<Value>,
     /// How it failed last.
     pub error: Option<Failure>,
     /// What the handler said of its progress.
-    #[schema(value_type = Option<Object>)]
     pub progress: Option<Value>,
     /// The worker that ran it last.
     pub worker: Option<String>,
@@ -323,7 +318,6 @@ pub struct Action {
 #[serde(deny_unknown_fields)]
 pub struct ResolveStep {
     /// The result; must fulfil the step's `result_schema`.
-    #[schema(value_type = Object)]
     pub result: Value,
     /// Why; kept in the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -372,7 +366,6 @@ pub struct TemplateDetail {
     #[serde(flatten)]
     pub summary: TemplateSummary,
     /// The normalized definition.
-    #[schema(value_type = Object)]
     pub definition: Value,
     /// The text as it was registered.
     pub source: String,
