@@ -40,6 +40,8 @@ ids! {
     WorkerId
     /// One parked message.
     DeadLetterId
+    /// One request that the service failed to answer; joins the answer with the log.
+    RequestId
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where ids are made")]
