@@ -1,19 +1,10 @@
 //! What operators do by hand to tasks and steps.
 
 use crate::{Client, Error};
-use serde::{Deserialize, Serialize};
 use tasker_shared::{
-    api::{Action, ResolveStep},
+    api::{Acted, Action, ResolveStep},
     id::TaskId,
-    task::TaskState,
 };
-
-/// What an action led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acted {
-    /// Where the task stands now.
-    pub state: TaskState,
-}
 
 impl Client {
     /// Stops a task and tells its running handlers.

@@ -105,7 +105,8 @@ impl Request<'_> {
         if !accepts(&status) {
             return Err(Error::refusal(client.url(), status.as_u16(), &body));
         }
-        serde_json::from_slice(&body).map_err(|error| Error::unexpected(client.url(), status.as_u16(), &error.to_string()))
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::unexpected(client.url(), status.as_u16(), &error.to_string()))
     }
 }
 

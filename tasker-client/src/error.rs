@@ -39,7 +39,9 @@ pub enum Error {
     #[error("{}", sentence(.0))]
     Refused(Problem),
     /// Something answered that is not the service, or not one of this version.
-    #[error("{url} answered {status} with something that is not understood ({reason}); is this the address of a Tasker orchestration service of the same version?")]
+    #[error(
+        "{url} answered {status} with something that is not understood ({reason}); is this the address of a Tasker orchestration service of the same version?"
+    )]
     Unexpected {
         /// The service's address.
         url: String,

@@ -22,6 +22,5 @@ mod service;
 mod task;
 mod template;
 
-pub use action::Acted;
 pub use client::Client;
 pub use error::Error;

@@ -23,7 +23,6 @@ pub struct SubmitTask {
     pub version: Option<String>,
     /// The input; must fulfil the template's `input_schema`.
     #[serde(default)]
-    #[schema(value_type = Object)]
     pub input: Value,
     /// A repeat with the same key answers with the task that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +107,9 @@ pub struct Problem {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// This one occurrence, as `urn:uuid:ID`; the service's log has the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Single violations, such as those of a schema.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
@@ -189,14 +191,12 @@ pub struct TaskDetail {
     /// The template version it runs.
     pub template_id: TemplateId,
     /// Its input.
-    #[schema(value_type = Object)]
     pub input: Value,
     /// Not before this time.
     pub run_at: Option<DateTime<Utc>>,
     /// When its steps were made.
     pub started_at: Option<DateTime<Utc>>,
     /// Why it failed.
-    #[schema(value_type = Option<Object>)]
     pub error: Option<Value>,
     /// The key that it was submitted with.
     pub idempotency_key: Option<String>,
@@ -232,12 +232,10 @@ pub struct StepDetail {
     /// How often it may fail before that is final.
     pub max_attempts: i32,
     /// What it returned.
-    #[schema(value_type = Option<Object>)]
     pub result: Option<Value>,
     /// How it failed last.
     pub error: Option<Failure>,
     /// What the handler said of its progress.
-    #[schema(value_type = Option<Object>)]
     pub progress: Option<Value>,
     /// The worker that ran it last.
     pub worker: Option<String>,
@@ -320,7 +318,6 @@ pub struct Action {
 #[serde(deny_unknown_fields)]
 pub struct ResolveStep {
     /// The result; must fulfil the step's `result_schema`.
-    #[schema(value_type = Object)]
     pub result: Value,
     /// Why; kept in the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -328,6 +325,15 @@ pub struct ResolveStep {
     /// Who; kept in the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+}
+
+/// What an operator's action led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Acted {
+    /// The task.
+    pub task_id: TaskId,
+    /// Where it stands now.
+    pub state: TaskState,
 }
 
 /// A registered template.
@@ -360,7 +366,6 @@ pub struct TemplateDetail {
     #[serde(flatten)]
     pub summary: TemplateSummary,
     /// The normalized definition.
-    #[schema(value_type = Object)]
     pub definition: Value,
     /// The text as it was registered.
     pub source: String,
