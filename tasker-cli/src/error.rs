@@ -25,7 +25,7 @@ pub struct Error {
 }
 
 /// What a command comes to.
-pub type Result<T = Exit> = std::result::Result<T, Error>;
+pub type Result<T = Exit, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A failure that is known by `kind`.

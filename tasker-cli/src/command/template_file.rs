@@ -17,7 +17,7 @@ pub(super) struct Checked {
     /// The text.
     pub(super) source: String,
     /// The template, or each problem with its place.
-    pub(super) template: std::result::Result<Template, Vec<String>>,
+    pub(super) template: Result<Template, Vec<String>>,
 }
 
 /// Reads and checks the files at `paths`; directories are searched for `*.yaml` and `*.yml`, by name.

@@ -1,6 +1,6 @@
 //! Why a task is where it is.
 
-use super::{Cell, Look, Table, Tone, one_line, plain, state};
+use super::{Cell, Look, Table, one_line, plain, state};
 use serde_json::Value;
 use tasker_shared::api::Explanation;
 
