@@ -6,6 +6,7 @@ pub mod orchestration;
 pub mod query;
 pub mod submit;
 pub mod templates;
+pub mod web;
 
 pub use error::Error;
 pub use orchestration::Orchestration;
