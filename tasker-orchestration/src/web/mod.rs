@@ -12,7 +12,10 @@ mod workers;
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
 use std::time::Duration;
-use tasker_shared::runtime::web::{self, Exposition, HealthChecks};
+use tasker_shared::{
+    metrics::Metrics,
+    runtime::web::{self, Exposition, HealthChecks},
+};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -30,16 +33,18 @@ pub struct Settings {
     pub health: HealthChecks,
     /// What `/metrics` answers; none when it is off or has a port of its own.
     pub exposition: Option<Exposition>,
+    /// Where requests are measured.
+    pub metrics: Metrics,
 }
 
 /// Every route of the service.
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
-    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition } = settings;
+    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition, metrics } = settings;
     let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
-    web::common(routes, max_body_bytes)
+    web::common(routes, &metrics, max_body_bytes)
 }
 
 /// The OpenAPI document of the whole service, made from the routes.
@@ -79,3 +84,6 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));
     quick.merge(waiting)
 }
+
+#[cfg(test)]
+mod tests;
