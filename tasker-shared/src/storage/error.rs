@@ -4,9 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A statement failed.
-    #[error("failed to {doing}: {source}")]
+    #[error("failed to {}: {source}", doing.replace('_', " "))]
     Statement {
-        /// The statement's name, readable in the sentence.
+        /// The statement's name, such as `claim_steps`.
         doing: &'static str,
         /// What PostgreSQL or the connection said.
         #[source]
@@ -36,4 +36,30 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// SQLSTATE classes and codes after which the same work may succeed: connection exceptions, insufficient resources,
+/// operator intervention, and a transaction that lost against another.
+const TRANSIENT: &[&str] = &["08", "53", "57", "40001", "40P01", "55P03"];
+
+impl Error {
+    /// Whether the same work may succeed when it is tried again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Statement { source, .. } => match source {
+                sqlx::Error::Database(e) => {
+                    e.code().is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class)))
+                }
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => true,
+                _ => false,
+            },
+            Self::Schema(_) | Self::Inconsistent { .. } => false,
+        }
+    }
 }
