@@ -29,7 +29,7 @@ pub(super) struct StepPath {
 }
 
 /// Stops a task and tells its running handlers.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/cancel", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/cancel", operation_id = "cancel_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn cancel(
@@ -41,7 +41,7 @@ pub(super) async fn cancel(
 }
 
 /// Starts no further step of a task; those that run may end.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/pause", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/pause", operation_id = "pause_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn pause(
@@ -53,7 +53,7 @@ pub(super) async fn pause(
 }
 
 /// Lets a paused task go on.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/resume", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/resume", operation_id = "resume_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn resume(
@@ -65,7 +65,7 @@ pub(super) async fn resume(
 }
 
 /// Runs all failed steps of a failed task again.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/retry", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/retry", operation_id = "retry_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn retry(
@@ -77,7 +77,7 @@ pub(super) async fn retry(
 }
 
 /// Declares a failed task settled.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/resolve", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/resolve", operation_id = "resolve_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn resolve(

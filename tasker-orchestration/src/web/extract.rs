@@ -21,7 +21,7 @@ pub(super) struct Params<T>(pub(super) T);
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
 
-/// A JSON body that may be left out.
+/// A JSON body that may be left out, or `null`.
 pub(super) struct OptionalBody<T>(pub(super) T);
 
 /// A template: JSON around the YAML text, or the YAML text itself.
@@ -67,7 +67,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
         let bytes = bytes(request, state).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
-            false if is_json(&media_type) => json(&bytes).map(Self),
+            false if is_json(&media_type) => json::<Option<T>>(&bytes).map(|body| Self(body.unwrap_or_default())),
             false => Err(unsupported(&media_type, "application/json")),
         }
     }
@@ -218,6 +218,7 @@ mod tests {
         let OptionalBody(action) =
             body::<OptionalBody<Action>>(json(), r#"{"by": "ada", "reason": "stuck"}"#).await.ok().unwrap();
         assert_eq!(action.by.as_deref(), Some("ada"));
+        assert!(body::<OptionalBody<Action>>(json(), "null").await.is_ok());
         assert_eq!(refused::<OptionalBody<Action>>(Request::post("/"), "{}").await.0, 415);
     }
 

@@ -77,6 +77,7 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         .routes(routes!(actions::cancel_step))
         .routes(routes!(actions::resolve_step))
         .routes(routes!(templates::list, templates::apply))
+        .routes(routes!(templates::check))
         .routes(routes!(templates::show))
         .routes(routes!(workers::list))
         .layer(within(request_timeout));

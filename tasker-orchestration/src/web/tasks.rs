@@ -52,7 +52,7 @@ pub(super) struct Patience {
 /// Submits a task.
 ///
 /// Give an `idempotency_key` to be able to repeat the request safely.
-#[utoipa::path(post, path = "/v1/tasks", tag = "tasks", request_body = SubmitTask,
+#[utoipa::path(post, path = "/v1/tasks", operation_id = "submit_task", tag = "tasks", request_body = SubmitTask,
     params(
         ("traceparent" = Option<String>, Header, description = "W3C trace context; used when the body has none."),
     ),
@@ -79,7 +79,7 @@ pub(super) async fn submit(
 /// Submits many tasks.
 ///
 /// Each is answered by itself, in order; a refused one does not hold back the others.
-#[utoipa::path(post, path = "/v1/tasks/batch", tag = "tasks", request_body = SubmitTasks,
+#[utoipa::path(post, path = "/v1/tasks/batch", operation_id = "submit_tasks", tag = "tasks", request_body = SubmitTasks,
     params(
         ("traceparent" = Option<String>, Header, description = "W3C trace context of all tasks that have none."),
     ),
@@ -96,7 +96,7 @@ pub(super) async fn submit_batch(
 }
 
 /// Lists tasks, the newest first.
-#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TaskFilter), responses(
+#[utoipa::path(get, path = "/v1/tasks", operation_id = "list_tasks", tag = "tasks", params(TaskFilter), responses(
     (status = 200, description = "A page of tasks.", body = TaskPage),
     BadQuery, Broken,
 ))]
@@ -108,7 +108,7 @@ pub(super) async fn list(
 }
 
 /// Shows a task with its steps.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}", tag = "tasks", params(TaskPath), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}", operation_id = "get_task", tag = "tasks", params(TaskPath), responses(
     (status = 200, description = "The task.", body = TaskDetail),
     NoTask, BadPath, Broken,
 ))]
@@ -122,7 +122,7 @@ pub(super) async fn show(
 /// Waits until a task has ended, or the time is over.
 ///
 /// Either way the answer is the task as it stands; its `state` tells which. Ask again to wait longer.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}/wait", tag = "tasks", params(TaskPath, Patience), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}/wait", operation_id = "wait_for_task", tag = "tasks", params(TaskPath, Patience), responses(
     (status = 200, description = "The task.", body = TaskDetail),
     NoTask, BadPath, BadQuery, Broken,
 ))]
@@ -141,7 +141,7 @@ pub(super) async fn wait(
 }
 
 /// Tells every transition of a task and its steps, the oldest first.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}/history", tag = "tasks", params(TaskPath), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}/history", operation_id = "get_task_history", tag = "tasks", params(TaskPath), responses(
     (status = 200, description = "The history.", body = History),
     NoTask, BadPath, Broken,
 ))]
@@ -153,7 +153,7 @@ pub(super) async fn history(
 }
 
 /// Tells why a task is where it is.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}/explain", tag = "tasks", params(TaskPath), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}/explain", operation_id = "explain_task", tag = "tasks", params(TaskPath), responses(
     (status = 200, description = "The explanation.", body = Explanation),
     NoTask, BadPath, Broken,
 ))]

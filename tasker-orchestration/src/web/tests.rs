@@ -6,7 +6,7 @@ use axum::{Router, body::Body, http::Request, response::Response};
 use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
 use tasker_shared::{
-    api::Problem,
+    api::{CheckedTemplate, Problem},
     metrics::Metrics,
     runtime::web::{Exposition, HealthChecks, PROBLEM_JSON},
 };
@@ -107,6 +107,7 @@ fn the_document_has_every_route() {
         "POST /v1/tasks/{task_id}/steps/{step}/resolve",
         "POST /v1/tasks/{task_id}/steps/{step}/retry",
         "POST /v1/templates",
+        "POST /v1/templates/check",
     ];
     assert_eq!(named.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
@@ -132,6 +133,14 @@ fn every_reference_of_the_document_leads_somewhere() {
     for reference in found {
         assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
     }
+}
+
+#[test]
+fn every_operation_has_a_name_of_its_own() {
+    let document = document();
+    let items = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let names: Vec<_> = items.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
 }
 
 #[test]
@@ -175,6 +184,24 @@ async fn a_body_over_the_limit_is_a_problem() {
     let body = format!(r#"{{"namespace": "a", "name": "b", "reason": "{}"}}"#, "x".repeat(1_000));
     let problem = problem("POST", "/v1/tasks", &body).await;
     assert_eq!((problem.status, problem.kind.as_str()), (413, "body_too_large"));
+}
+
+#[tokio::test]
+async fn a_template_is_checked_without_a_database() {
+    let check = async |yaml: &str| {
+        let request = Request::post("/v1/templates/check").header("content-type", "application/yaml");
+        service().oneshot(request.body(Body::from(yaml.to_owned())).unwrap()).await.unwrap()
+    };
+    let right = check("name: add\nnamespace_name: math\nsteps: [{name: one, handler: {callable: noop}}]\n").await;
+    assert_eq!(right.status(), 200);
+    let right: CheckedTemplate = serde_json::from_str(&text(right).await).unwrap();
+    assert_eq!((right.namespace.as_str(), right.name.as_str(), right.steps), ("math", "add", 1));
+
+    let wrong = check("name: add\nnamespace_name: math\nstep: []\n").await;
+    assert_eq!(wrong.status(), 422);
+    let wrong: Problem = serde_json::from_str(&text(wrong).await).unwrap();
+    assert_eq!(wrong.kind, "template_invalid");
+    assert!(wrong.errors.iter().any(|error| error.starts_with("3:1: ") && error.contains("steps")), "{wrong:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use tasker_shared::api::{Problem, WorkerList};
 
 /// Lists the workers that are known.
-#[utoipa::path(get, path = "/v1/workers", tag = "workers", responses(
+#[utoipa::path(get, path = "/v1/workers", operation_id = "list_workers", tag = "workers", responses(
     (status = 200, description = "The workers.", body = WorkerList),
     Broken,
 ))]

@@ -120,7 +120,7 @@ pub fn health_router(checks: HealthChecks) -> Router {
 pub struct Document;
 
 /// Whether the service is well, in short.
-#[utoipa::path(get, path = "/health", tag = "health", responses(
+#[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "health", responses(
     (status = 200, description = "It is well.", body = Health),
     (status = 503, description = "It is draining or a check failed.", body = Health),
 ))]
@@ -129,7 +129,7 @@ async fn short(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Whether the service can be given work.
-#[utoipa::path(get, path = "/health/ready", tag = "health", responses(
+#[utoipa::path(get, path = "/health/ready", operation_id = "get_readiness", tag = "health", responses(
     (status = 200, description = "It can.", body = Health),
     (status = 503, description = "It is draining or a check failed.", body = Health),
 ))]
@@ -138,7 +138,7 @@ async fn ready(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Whether the process answers; checks nothing else.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses(
+#[utoipa::path(get, path = "/health/live", operation_id = "get_liveness", tag = "health", responses(
     (status = 200, description = "It lives.", body = Health),
 ))]
 async fn live(State(checks): State<HealthChecks>) -> Response {
@@ -146,7 +146,7 @@ async fn live(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Every check with what was found and how long it took.
-#[utoipa::path(get, path = "/health/detailed", tag = "health", responses(
+#[utoipa::path(get, path = "/health/detailed", operation_id = "get_health_detailed", tag = "health", responses(
     (status = 200, description = "All is well.", body = Health),
     (status = 503, description = "It is draining or a check failed; the body names it.", body = Health),
 ))]
