@@ -1,6 +1,7 @@
 //! Routes by which operators act on tasks and steps.
 
 use super::{
+    answer::Refusal,
     document::{BadBody, BadPath, Broken, Illegal, NoTask},
     extract::{Body, OptionalBody, Segments},
     tasks::TaskPath,
@@ -9,13 +10,13 @@ use crate::{Error, Orchestration, operate};
 use axum::{Json, extract::State};
 use serde::Deserialize;
 use tasker_shared::{
-    api::{Acted, Action, Problem, ResolveStep},
+    api::{Acted, Action, ResolveStep},
     id::TaskId,
     task::TaskState,
 };
 use utoipa::IntoParams;
 
-type Answer = Result<Json<Acted>, Problem>;
+type Answer = Result<Json<Acted>, Refusal>;
 
 /// The step of a route.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -1,7 +1,10 @@
 //! How refusals and failures of the service are answered.
 
 use crate::Error;
-use axum::http::StatusCode;
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use tasker_shared::{
     api::Problem,
     runtime::web::{internal, problem},
@@ -13,6 +16,28 @@ const TEXT: [&str; 2] = ["22021", "22P05"];
 
 /// SQLSTATE of a write on a replica, as it happens while a failover is under way.
 const READ_ONLY: &str = "25006";
+
+/// A problem as the answer of a handler or extractor.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) Box<Problem>);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
 
 impl From<Error> for Problem {
     /// A refusal is told as it is; a failure is logged here, and told without what is internal.

@@ -1,6 +1,7 @@
 //! Routes to submit tasks and to look at them.
 
 use super::{
+    answer::Refusal,
     document::{BadBody, BadPath, BadQuery, Broken, NoTask},
     extract::{Body, Params, Segments},
 };
@@ -15,8 +16,8 @@ use serde::Deserialize;
 use std::time::Duration;
 use tasker_shared::{
     api::{
-        Explanation, History, Problem, SubmitAnswer, SubmitAnswers, SubmitTask, SubmitTasks, Submitted, TaskDetail,
-        TaskFilter, TaskPage,
+        Explanation, History, SubmitAnswer, SubmitAnswers, SubmitTask, SubmitTasks, Submitted, TaskDetail, TaskFilter,
+        TaskPage,
     },
     id::TaskId,
     runtime::web::{internal, traceparent},
@@ -67,7 +68,7 @@ pub(super) async fn submit(
     State(orchestration): State<Orchestration>,
     headers: HeaderMap,
     Body(task): Body<SubmitTask>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let task = traced(task, traceparent(&headers).as_deref());
     let answered = crate::submit::submit(&orchestration, vec![task]).await?.pop();
     let submitted = answered.ok_or_else(|| internal("a submitted task was not answered"))??;
@@ -88,7 +89,7 @@ pub(super) async fn submit_batch(
     State(orchestration): State<Orchestration>,
     headers: HeaderMap,
     Body(SubmitTasks { tasks }): Body<SubmitTasks>,
-) -> Result<Json<SubmitAnswers>, Problem> {
+) -> Result<Json<SubmitAnswers>, Refusal> {
     let context = traceparent(&headers);
     let tasks = tasks.into_iter().map(|task| traced(task, context.as_deref())).collect();
     let answers = crate::submit::submit(&orchestration, tasks).await?;
@@ -103,7 +104,7 @@ pub(super) async fn submit_batch(
 pub(super) async fn list(
     State(orchestration): State<Orchestration>,
     Params(filter): Params<TaskFilter>,
-) -> Result<Json<TaskPage>, Problem> {
+) -> Result<Json<TaskPage>, Refusal> {
     Ok(Json(query::list(&orchestration, &filter).await?))
 }
 
@@ -115,7 +116,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(orchestration): State<Orchestration>,
     Segments(path): Segments<TaskPath>,
-) -> Result<Json<TaskDetail>, Problem> {
+) -> Result<Json<TaskDetail>, Refusal> {
     Ok(Json(query::detail(&orchestration, path.task_id).await?))
 }
 
@@ -131,7 +132,7 @@ pub(super) async fn wait(
     State(shutdown): State<CancellationToken>,
     Segments(path): Segments<TaskPath>,
     Params(patience): Params<Patience>,
-) -> Result<Json<TaskDetail>, Problem> {
+) -> Result<Json<TaskDetail>, Refusal> {
     let patience = patience.checked()?;
     let waited = tokio::select! {
         waited = query::wait(&orchestration, path.task_id, patience) => waited?,
@@ -148,7 +149,7 @@ pub(super) async fn wait(
 pub(super) async fn history(
     State(orchestration): State<Orchestration>,
     Segments(path): Segments<TaskPath>,
-) -> Result<Json<History>, Problem> {
+) -> Result<Json<History>, Refusal> {
     Ok(Json(query::history(&orchestration, path.task_id).await?))
 }
 
@@ -160,7 +161,7 @@ pub(super) async fn history(
 pub(super) async fn explain(
     State(orchestration): State<Orchestration>,
     Segments(path): Segments<TaskPath>,
-) -> Result<Json<Explanation>, Problem> {
+) -> Result<Json<Explanation>, Refusal> {
     Ok(Json(query::explain(&orchestration, path.task_id).await?))
 }
 

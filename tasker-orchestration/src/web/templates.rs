@@ -1,6 +1,7 @@
 //! Routes to register templates and to look at them.
 
 use super::{
+    answer::Refusal,
     document::{BadBody, BadPath, BadQuery, Broken, Conflict, NoTemplate},
     extract::{Params, Segments, TemplateText},
 };
@@ -8,7 +9,7 @@ use crate::{Error, Orchestration, templates};
 use axum::{Json, extract::State};
 use serde::Deserialize;
 use tasker_shared::{
-    api::{Applied, ApplyTemplate, CheckedTemplate, Problem, TemplateDetail, TemplateList},
+    api::{Applied, ApplyTemplate, CheckedTemplate, TemplateDetail, TemplateList},
     runtime::web::internal,
     template,
 };
@@ -38,7 +39,7 @@ pub(super) struct Version {
     (status = 200, description = "The templates.", body = TemplateList),
     Broken,
 ))]
-pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<Json<TemplateList>, Problem> {
+pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<Json<TemplateList>, Refusal> {
     Ok(Json(templates::list(&orchestration).await?))
 }
 
@@ -52,7 +53,7 @@ pub(super) async fn show(
     State(orchestration): State<Orchestration>,
     Segments(TemplatePath { namespace, name }): Segments<TemplatePath>,
     Params(Version { version }): Params<Version>,
-) -> Result<Json<TemplateDetail>, Problem> {
+) -> Result<Json<TemplateDetail>, Refusal> {
     Ok(Json(templates::get(&orchestration, &namespace, &name, version.as_deref()).await?))
 }
 
@@ -66,7 +67,7 @@ pub(super) async fn show(
 pub(super) async fn apply(
     State(orchestration): State<Orchestration>,
     TemplateText(template): TemplateText,
-) -> Result<Json<Applied>, Problem> {
+) -> Result<Json<Applied>, Refusal> {
     Ok(Json(templates::apply(&orchestration, &template).await?))
 }
 
@@ -74,7 +75,7 @@ pub(super) async fn apply(
 #[utoipa::path(post, path = "/v1/templates/check", operation_id = "check_template", tag = "templates",
     request_body(content((ApplyTemplate = "application/json"), (String = "application/yaml"))),
     responses((status = 200, description = "It is in order.", body = CheckedTemplate), BadBody, Broken))]
-pub(super) async fn check(TemplateText(template): TemplateText) -> Result<Json<CheckedTemplate>, Problem> {
+pub(super) async fn check(TemplateText(template): TemplateText) -> Result<Json<CheckedTemplate>, Refusal> {
     let checked = tokio::task::spawn_blocking(move || checked(&template)).await;
     Ok(Json(checked.map_err(|failed| internal(&failed))??))
 }
