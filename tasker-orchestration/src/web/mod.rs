@@ -12,10 +12,7 @@ mod workers;
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
 use std::time::Duration;
-use tasker_shared::{
-    metrics::Metrics,
-    runtime::web::{self, Exposition, HealthChecks},
-};
+use tasker_shared::runtime::web::{self, Exposition, HealthChecks};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -33,13 +30,12 @@ pub struct Settings {
     pub health: HealthChecks,
     /// What `/metrics` answers; none when it is off or has a port of its own.
     pub exposition: Option<Exposition>,
-    /// Where requests are measured.
-    pub metrics: Metrics,
 }
 
 /// Every route of the service.
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
-    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition, metrics } = settings;
+    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition } = settings;
+    let metrics = orchestration.metrics().clone();
     let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));

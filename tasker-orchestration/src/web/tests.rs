@@ -1,33 +1,69 @@
 //! The routes as a client sees them, as far as no database is needed.
 
 use super::{Settings, openapi, router};
-use crate::Orchestration;
-use axum::{Router, body::Body, http::Request, response::Response};
+use crate::{Error, Orchestration, orchestration};
+use axum::{
+    Router,
+    body::Body,
+    http::Request,
+    response::{IntoResponse, Response},
+};
 use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
 use tasker_shared::{
     api::{CheckedTemplate, Problem},
     metrics::Metrics,
-    runtime::web::{Exposition, HealthChecks, PROBLEM_JSON},
+    runtime::{
+        Bell,
+        web::{Exposition, HealthChecks, PROBLEM_JSON},
+    },
+    storage::{self, Database},
+    telemetry::Tracing,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 const TASK: &str = "/v1/tasks/0198a3c1-5f2e-7d4b-9a60-3b7f5e1c2d90";
 
+/// The service with a database that nobody serves.
 fn service() -> Router {
-    let (metrics, shutdown) = (Metrics::disabled(), CancellationToken::new());
+    let shutdown = CancellationToken::new();
+    let health = HealthChecks::builder("orchestration", "1.2.3", shutdown.clone(), &Metrics::disabled()).build();
     router(
-        Orchestration {},
+        unconnected(),
         Settings {
             max_body_bytes: 1_000,
             request_timeout: Duration::from_secs(5),
-            shutdown: shutdown.clone(),
-            health: HealthChecks::builder("orchestration", "1.2.3", shutdown, &metrics).build(),
+            shutdown,
+            health,
             exposition: Some(Exposition::new(String::new, String::new)),
-            metrics,
         },
     )
+}
+
+fn unconnected() -> Orchestration {
+    let options = storage::Options {
+        url: "postgres://nobody@127.0.0.1:1/nothing".into(),
+        max_connections: 1,
+        acquire_timeout: Duration::from_millis(100),
+        statement_timeout: Duration::from_secs(1),
+        application_name: "test".into(),
+    };
+    let database = Database::deferred(&options, Metrics::disabled()).unwrap();
+    let settings = orchestration::Settings {
+        environment: "test".into(),
+        results_batch: 1,
+        requests_batch: 1,
+        process_loops: 1,
+        poll_interval: Duration::from_secs(1),
+        timer_poll_interval: Duration::from_secs(1),
+        repair_interval: Duration::from_secs(1),
+        stalled_after: Duration::from_secs(1),
+        max_deliveries: 1,
+        max_input_bytes: 1_000,
+        max_batch_submit: 10,
+    };
+    Orchestration::new(database, Bell::local(), Tracing::disabled(), settings)
 }
 
 async fn ask(method: &str, path: &str, body: &str) -> Response {
@@ -209,6 +245,15 @@ async fn unknown_routes_and_wrong_methods_are_problems() {
     assert_eq!(problem("GET", "/v1/nothing", "").await.kind, "route_not_found");
     assert_eq!(problem("PUT", "/v1/tasks", "").await.kind, "method_not_allowed");
     assert_eq!(ask("PUT", "/v1/tasks", "").await.headers()["allow"], "POST,GET,HEAD");
+}
+
+#[tokio::test]
+async fn without_the_database_the_answer_is_to_try_again() {
+    let failure = unconnected().database().session("look").await.map(drop).unwrap_err();
+    let response = Problem::from(Error::Storage(failure)).into_response();
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(!text(response).await.contains("127.0.0.1"));
 }
 
 #[tokio::test]
