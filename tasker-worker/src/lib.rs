@@ -1,1 +1,3 @@
-//! placeholder
+//! The Tasker worker: claims steps, runs handlers, reports outcomes.
+
+pub mod examples;
