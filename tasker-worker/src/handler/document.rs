@@ -63,6 +63,9 @@ impl<'a> Document<'a> {
 }
 
 /// Fills `{{ placeholders }}`. A name that does not exist is an error, never an empty text.
+///
+/// `|urlencode` makes a value one part of a path or query: `/` is encoded too, and `.` and `..` are refused, so that an
+/// input cannot choose another path.
 pub(super) struct Placeholders {
     environment: Environment<'static>,
     values: minijinja::Value,
@@ -74,6 +77,7 @@ impl Placeholders {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
+        environment.add_filter("urlencode", urlencode);
         let values = minijinja::Value::from_serialize(Document::of(context));
         Self { environment, values, step: context.step_name.clone() }
     }
@@ -83,7 +87,7 @@ impl Placeholders {
     /// # Errors
     /// A permanent failure: the same text and input give the same error another time.
     pub(super) fn text(&self, key: &str, text: &str) -> Result<String, HandlerError> {
-        if !text.contains('{') {
+        if !text.contains("{{") && !text.contains("{%") {
             return Ok(text.to_owned());
         }
         self.environment.render_str(text, &self.values).map_err(|error| self.refused(key, text, &error))
@@ -133,6 +137,17 @@ impl Placeholders {
     }
 }
 
+fn urlencode(value: &minijinja::Value) -> Result<String, minijinja::Error> {
+    let text = value.to_string();
+    if matches!(text.as_str(), "." | "..") {
+        let reason = format!("`{text}` cannot be a part of a URL");
+        return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    Ok(text.bytes().map(encode).collect())
+}
+
 /// What is between the braces, when the text is one placeholder and nothing else.
 fn alone(text: &str) -> Option<&str> {
     let expression = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
@@ -156,7 +171,8 @@ mod tests {
         assert_eq!(fill("/orders/{{ input.id|urlencode }}?n={{ attempt }}"), "/orders/a%2Fb?n=2");
         assert_eq!(fill("{{ parents['quote-1'].price }} {{ step.name }} {{ task.namespace }}"), "7 step test");
         assert_eq!(fill("<{{ input.tags|join('&') }}>"), "<x&y>");
-        assert_eq!(fill("plain"), "plain");
+        assert_eq!(fill("${#shell} {plain}"), "${#shell} {plain}");
+        assert_eq!(fill("{{ '../ä&b=c'|urlencode }}"), "..%2F%C3%A4%26b%3Dc");
     }
 
     #[test]
@@ -175,6 +191,7 @@ mod tests {
             ("{{ input. }}", "syntax error"),
             ("{% if %}", "syntax error"),
             ("{{ input.amount|nofilter }}", "unknown filter"),
+            ("/{{ '..'|urlencode }}", "`..` cannot be a part of a URL"),
             ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "ran out of fuel"),
         ] {
             let error = placeholders.value("body", &json!({"a": [text]})).expect_err(text);

@@ -43,7 +43,7 @@ mod run;
 pub use builtin::{Echo, Noop, Sleep};
 pub use context::{Progress, StepContext, StepRun, Usage};
 pub use error::HandlerError;
-pub use function::{BlockingFn, FunctionHandler, HandlerFn, blocking_fn, handler_fn};
+pub use function::{HandlerFn, blocking_fn, handler_fn};
 pub use registry::{Duplicate, Registry};
 pub use run::{Limits, ResultCheck, run};
 

@@ -178,9 +178,9 @@ async fn read_end(mut from: impl AsyncRead + Unpin, into: &mut VecDeque<u8>) {
 async fn sample_memory(group: &Group, peak: &mut u64) {
     let mut pause = Duration::from_millis(5);
     loop {
-        sleep(pause).await;
         let now = group.while_it_exists(|leader| peak_resident(&leader.to_string())).flatten();
         *peak = (*peak).max(now.unwrap_or(0));
+        sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     }
 }
