@@ -1,0 +1,1 @@
+//! Telemetry as a whole, against collectors inside the test.
