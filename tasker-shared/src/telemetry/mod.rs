@@ -119,7 +119,8 @@ impl Telemetry {
     fn running(settings: &Settings, plan: Plan) -> Result<Self, Error> {
         let resource: Resource = (&plan.resource).into();
         let exemplars = plan.traces.is_some().then_some(plan.sampler);
-        let recorder = Recorder::start(plan.resource.clone(), bounds(settings), exemplars).map_err(Error::Thread)?;
+        let recorder = Recorder::start(plan.resource.clone(), bounds(settings, plan.metrics.is_some()), exemplars)
+            .map_err(Error::Thread)?;
         let mut telemetry = Self {
             metrics: recorder.metrics().clone(),
             recorder: Some(Arc::clone(&recorder)),
@@ -216,9 +217,10 @@ impl Scrape {
     }
 }
 
-fn bounds(settings: &Settings) -> Bounds {
+/// Scraped pages have no correlation ids: without an export none are held.
+fn bounds(settings: &Settings, exported: bool) -> Bounds {
     Bounds {
-        correlation: settings.metrics.correlation == Correlation::Label,
+        correlation: exported && settings.metrics.correlation == Correlation::Label,
         ids: settings.metrics.max_correlation_ids,
         idle: Duration::from_secs(settings.metrics.idle_seconds),
     }
