@@ -25,3 +25,6 @@ pub use problem::{Invalid, Problem, nearest};
 pub use schema::{SchemaViolation, Violation};
 pub use source::Limits;
 pub use write::to_yaml;
+
+#[cfg(test)]
+mod tests;

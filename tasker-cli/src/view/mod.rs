@@ -1,0 +1,61 @@
+//! How things look to people: pure functions from wire types to text, and the live view.
+
+mod clock;
+mod explain;
+mod frame;
+mod history;
+mod live;
+mod paint;
+mod service;
+mod state;
+mod table;
+mod task;
+mod template;
+mod text;
+
+pub use clock::{Clock, duration};
+pub use explain::explanation;
+pub use history::history;
+pub use live::{Follow, Live, Verdict, follow};
+pub use paint::{Paint, Tone};
+pub use service::{health, workers};
+pub use state::{step_symbol, step_tone, task_symbol, task_tone};
+pub use table::{Cell, Table};
+pub use task::{list, overview, step, submitted};
+pub use template::{name as template_name, template, templates};
+pub use text::{bar, fit, one_line, plain};
+
+/// What drawing depends on besides the thing itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Colours or none.
+    pub paint: Paint,
+    /// Columns of the terminal; `None` where lines may be as long as they are.
+    pub width: Option<usize>,
+    /// The time now, and the time zone.
+    pub clock: Clock,
+}
+
+/// The look that tests compare with: no colours, no width, a fixed time in UTC.
+#[cfg(test)]
+pub(crate) mod fixed {
+    use super::{Clock, Look, Paint};
+    use chrono::{DateTime, Utc};
+
+    pub(crate) fn at(second: i64) -> DateTime<Utc> {
+        // 2026-03-01 12:00:00 UTC.
+        DateTime::from_timestamp(1_772_366_400 + second, 0).unwrap()
+    }
+
+    fn now() -> DateTime<Utc> {
+        at(60)
+    }
+
+    pub(crate) fn look() -> Look {
+        Look { paint: Paint::new(false), width: None, clock: clock() }
+    }
+
+    pub(crate) fn clock() -> Clock {
+        Clock { now, local: |at| at.fixed_offset() }
+    }
+}
