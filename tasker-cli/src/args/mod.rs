@@ -118,8 +118,10 @@ fn after_long_help() -> String {
 }
 
 const CONNECTION: &str = "\
-The service is found by, in this order: --url, --profile, TASKER_URL, TASKER_PROFILE, `default_profile` of the
-profile file, http://127.0.0.1:8080. The profile file is $XDG_CONFIG_HOME/tasker/cli.toml, else ~/.config/tasker/cli.toml:
+The service is found by, in this order: --url, --profile, TASKER_URL,
+TASKER_PROFILE, `default_profile` of the profile file, http://127.0.0.1:8080.
+The profile file is $XDG_CONFIG_HOME/tasker/cli.toml, else
+~/.config/tasker/cli.toml:
 
   default_profile = \"local\"
 

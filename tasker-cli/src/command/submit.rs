@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tasker_client::Client;
 use tasker_shared::{
-    api::{SubmitAnswer, SubmitAnswers, SubmitTask},
+    api::{SubmitAnswer, SubmitAnswers, SubmitTask, Submitted},
     id::TaskId,
 };
 
@@ -30,12 +30,22 @@ async fn one(args: &SubmitArgs, shell: &mut Shell) -> Result {
     let client = shell.client()?;
     let submitted = client.submit(&request(args, shell)?).await?;
     if args.wait {
-        return watch::one(&client, submitted.task_id, args.timeout, shell).await;
+        return follow(&client, &submitted, args, shell).await;
     }
     shell.print(&submitted, |look| {
         format!("{}\nfollow it: tasker task watch {}", view::submitted(&submitted, look), submitted.task_id)
     })?;
     Ok(Exit::Ok)
+}
+
+async fn follow(client: &Client, submitted: &Submitted, args: &SubmitArgs, shell: &mut Shell) -> Result {
+    if shell.terminal {
+        shell.remark(&view::submitted(submitted, &shell.look()))?;
+    }
+    watch::one(client, submitted.task_id, args.timeout, shell).await.map_err(|error| match error.detail {
+        Some(_) => error,
+        None => error.advise(format!("task {} was submitted and goes on", submitted.task_id)),
+    })
 }
 
 fn request(args: &SubmitArgs, shell: &mut Shell) -> Result<SubmitTask> {

@@ -16,7 +16,7 @@ const BAR: usize = 24;
 pub(super) fn frame(tasks: &[TaskDetail], look: &Look, height: Option<usize>) -> Vec<String> {
     let each = height.map(|height| height / tasks.len().max(1));
     // Where not even a head and a step fit, only heads are shown, the open ones first.
-    if each.is_some_and(|each| each < 4) && tasks.len() > 1 {
+    if each.is_some_and(|each| each < 5) && tasks.len() > 1 {
         return heads(tasks, look, height.unwrap_or(usize::MAX));
     }
     tasks.iter().flat_map(|task| picture(task, look, each)).collect()
@@ -36,11 +36,15 @@ fn heads(tasks: &[TaskDetail], look: &Look, height: usize) -> Vec<String> {
 }
 
 fn picture(task: &TaskDetail, look: &Look, height: Option<usize>) -> Vec<String> {
-    let room = height.map_or(usize::MAX, |height| height.saturating_sub(2));
+    let room = height.map_or(usize::MAX, |height| height.saturating_sub(3));
     let shown = choose(&task.steps, room);
     let names = shown.iter().map(|step| text::width(&step.name)).max().unwrap_or(0).min(40);
     let mut lines = vec![head(task, look)];
     lines.extend(shown.iter().map(|step| step_line(task, step, names, look)));
+    // What a step says is shown with the step.
+    if let Some(error) = task.error.as_ref().filter(|_| !task.steps.iter().any(|step| step.error.is_some())) {
+        lines.push(line(look, &[(Tone::Bad, format!("  {}", one_line(&super::explain::error_text(error))))]));
+    }
     if shown.len() < task.steps.len() {
         lines.push(line(look, &[(Tone::Quiet, format!("  … {}", rest(&task.steps, &shown)))]));
     }
@@ -51,19 +55,22 @@ fn head(task: &TaskDetail, look: &Look) -> String {
     let summary = &task.summary;
     let tone = state::task_tone(summary.state);
     let (done, total) = (summary.steps_done.max(0) as usize, summary.steps_total.max(0) as usize);
-    line(
-        look,
-        &[
-            (tone, format!("{} ", state::task_symbol(summary.state))),
-            (Tone::Strong, super::task::template_name(summary)),
-            (Tone::Plain, "  ".to_owned()),
-            (tone, bar(done, total, BAR)),
-            (Tone::Plain, format!("  {done}/{total} steps  ")),
-            (tone, summary.state.to_string()),
-            (Tone::Plain, format!("  {}", elapsed(task, look))),
-            (Tone::Quiet, format!("  {}", summary.task_id)),
-        ],
-    )
+    let mut parts = vec![
+        (tone, format!("{} ", state::task_symbol(summary.state))),
+        (Tone::Strong, super::task::template_name(summary)),
+        (Tone::Plain, "  ".to_owned()),
+        (tone, bar(done, total, BAR)),
+        (Tone::Plain, format!("  {done}/{total} steps  ")),
+        (tone, summary.state.to_string()),
+        (Tone::Plain, format!("  {}", elapsed(task, look))),
+    ];
+    let id = format!("  {}", summary.task_id);
+    let taken: usize = parts.iter().chain([&(tone, id.clone())]).map(|(_, part)| text::width(part)).sum();
+    // A piece of an id is of no use.
+    if look.width.is_none_or(|width| taken <= width) {
+        parts.push((Tone::Quiet, id));
+    }
+    line(look, &parts)
 }
 
 fn elapsed(task: &TaskDetail, look: &Look) -> String {

@@ -5,6 +5,7 @@ mod explain;
 mod frame;
 mod history;
 mod live;
+mod news;
 mod paint;
 mod service;
 mod state;

@@ -2,7 +2,7 @@
 
 use super::{
     Cell, Look, Table, Tone, duration, explain,
-    frame::{attempt, note, step_time},
+    frame::{note, step_time},
     history, plain, state,
 };
 use serde_json::Value;
@@ -22,7 +22,8 @@ pub fn list(page: &TaskPage, look: &Look) -> String {
     if page.tasks.is_empty() {
         return "no tasks; submit one with `tasker task submit NAMESPACE/NAME`".to_owned();
     }
-    let mut table = Table::new(look, ["TASK", "TEMPLATE", "STATE", "STEPS", "CREATED", "TOOK", "TAGS"]);
+    let mut table =
+        Table::new(look, ["TASK", "TEMPLATE", "STATE", "STEPS", "CREATED", "TOOK", "TAGS"], &["TEMPLATE", "TAGS"]);
     for task in &page.tasks {
         let tone = state::task_tone(task.state);
         let took = task.finished_at.map(|end| duration(end - task.created_at)).unwrap_or_default();
@@ -59,10 +60,10 @@ fn facts(task: &TaskDetail, look: &Look) -> String {
     let summary = &task.summary;
     let tone = state::task_tone(summary.state);
     let when = |at: Option<_>| at.map(|at| look.clock.moment(at));
-    let took = match (task.started_at, summary.finished_at) {
-        (Some(start), Some(end)) => Some(duration(end - start)),
-        _ => None,
-    };
+    let took = summary.finished_at.map(|end| {
+        let whole = format!("{} since it was submitted", duration(end - summary.created_at));
+        task.started_at.map_or(whole.clone(), |start| format!("{} ({whole})", duration(end - start)))
+    });
     let state = format!("{} {}", state::task_symbol(summary.state), summary.state);
     let rows = [
         ("task", Some(look.paint.paint(Tone::Strong, &summary.task_id.to_string()))),
@@ -101,7 +102,7 @@ fn steps(task: &TaskDetail, look: &Look) -> String {
     if task.steps.is_empty() {
         return "no steps yet: they are made when the task starts".to_owned();
     }
-    let mut table = Table::new(look, ["", "STEP", "STATE", "TIME", "ATTEMPT", "WORKER", "NOTE"]);
+    let mut table = Table::new(look, ["", "STEP", "STATE", "TIME", "ATTEMPT", "WORKER", "NOTE"], &["NOTE"]);
     for step in &task.steps {
         let tone = state::step_tone(step.state);
         table.row([
@@ -206,35 +207,4 @@ pub fn submitted(task: &Submitted, look: &Look) -> String {
     let what = if task.created { "submitted" } else { "exists already" };
     let id = look.paint.paint(Tone::Strong, &task.task_id.to_string());
     format!("{id}  {what}  {}  correlation {}", task.state, task.correlation_id)
-}
-
-/// A task that was not seen before.
-pub(super) fn arrival(task: &TaskDetail, look: &Look) -> String {
-    let summary = &task.summary;
-    format!("{}  {}  {}", look.clock.precise(summary.created_at), template_name(summary), summary.task_id)
-}
-
-/// A task in a new state.
-pub(super) fn task_news(task: &TaskDetail, label: &str, look: &Look) -> String {
-    let summary = &task.summary;
-    let at = summary.finished_at.or(task.started_at).unwrap_or_else(|| look.clock.now());
-    let took =
-        summary.finished_at.map(|end| format!("  {}", duration(end - task.started_at.unwrap_or(summary.created_at))));
-    let state = look.paint.paint(state::task_tone(summary.state), summary.state.as_str());
-    let steps = format!("{}/{} steps", summary.steps_done, summary.steps_total);
-    format!("{}  {label}task {state}  {steps}{}", look.clock.precise(at), took.unwrap_or_default())
-}
-
-/// A step in a new state.
-pub(super) fn step_news(task: &TaskDetail, step: &StepDetail, label: &str, look: &Look) -> String {
-    let at = match step.state {
-        StepState::Enqueued => step.enqueued_at,
-        StepState::InProgress => step.started_at,
-        _ => step.finished_at,
-    };
-    let at = look.clock.precise(at.unwrap_or_else(|| look.clock.now()));
-    let state = look.paint.paint(state::step_tone(step.state), step.state.as_str());
-    let time = Some(step_time(step, look)).filter(|time| !time.is_empty() && step.state.is_final());
-    let more = [time, attempt(step), note(task, step, look)].into_iter().flatten().map(|text| format!("  {text}"));
-    format!("{at}  {label}step {} {state}{}", plain(&step.name), more.collect::<String>())
 }

@@ -2,7 +2,10 @@
 
 use super::{Subscription, Wake};
 use crate::{
-    metrics::{LoopOutcome, Metrics, labels::{Loop, LoopRun}},
+    metrics::{
+        LoopOutcome, Metrics,
+        labels::{Loop, LoopRun},
+    },
     storage::Error,
 };
 use rand::RngExt as _;

@@ -41,7 +41,8 @@ pub async fn park(
 /// # Errors
 /// [`Error::Statement`].
 pub async fn open(session: &mut Session) -> Result<i64, Error> {
-    let query = sqlx::query_as("-- count_dead_letters\nselect count(*) from tasker.dead_letters where resolved_at is null");
+    let query =
+        sqlx::query_as("-- count_dead_letters\nselect count(*) from tasker.dead_letters where resolved_at is null");
     let row: Option<(i64,)> = session.fetch_optional("count_dead_letters", query).await?;
     Ok(row.map_or(0, |(n,)| n))
 }

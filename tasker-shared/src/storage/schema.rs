@@ -90,12 +90,11 @@ async fn migrate_locked(pool: &PgPool, connection: &mut PgConnection) -> Result<
 /// # Errors
 /// [`Error::Statement`], or [`Error::Schema`] for a server older than PostgreSQL 14.
 pub async fn status(pool: &PgPool) -> Result<Status, Error> {
-    let (server, number): (String, i32) = sqlx::query_as(
-        "select current_setting('server_version'), current_setting('server_version_num')::integer",
-    )
-    .fetch_one(pool)
-    .await
-    .map_err(failed("read_server_version"))?;
+    let (server, number): (String, i32) =
+        sqlx::query_as("select current_setting('server_version'), current_setting('server_version_num')::integer")
+            .fetch_one(pool)
+            .await
+            .map_err(failed("read_server_version"))?;
     if number < 140_000 {
         return Err(Error::Schema(format!("PostgreSQL {server} is too old; Tasker needs version 14 or later")));
     }

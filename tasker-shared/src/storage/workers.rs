@@ -46,7 +46,8 @@ pub async fn heartbeat(session: &mut Session, worker: &Registration) -> Result<(
 /// # Errors
 /// [`Error::Statement`].
 pub async fn stopped(session: &mut Session, worker: WorkerId) -> Result<(), Error> {
-    let query = sqlx::query("-- worker_stopped\nupdate tasker.workers set stopped_at = clock_timestamp() where id = $1");
+    let query =
+        sqlx::query("-- worker_stopped\nupdate tasker.workers set stopped_at = clock_timestamp() where id = $1");
     session.execute("worker_stopped", query.bind(worker)).await.map(drop)
 }
 
