@@ -10,6 +10,8 @@ mod submit;
 mod task;
 mod template;
 mod template_file;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod worker;
 

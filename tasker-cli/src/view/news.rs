@@ -85,3 +85,50 @@ fn step_line(task: &TaskDetail, step: &StepDetail, label: &str, look: &Look) -> 
     let more = [time, attempt(step), note(task, step, look)].into_iter().flatten().map(|text| format!("  {text}"));
     format!("{label}step {} {state}{}", plain(&step.name), more.collect::<String>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Told;
+    use crate::view::fixed::{TASK, complete, failed, look, order};
+
+    #[test]
+    fn each_change_of_state_is_told_once_and_by_its_time() {
+        let mut told = Told::default();
+        let first = [
+            &format!("12:00:47.000  shop/order@1.0.0  {TASK}"),
+            "12:00:50.000  step reserve_stock in_progress  3/9 shelves",
+            "12:00:52.000  step validate complete  2.0s",
+            "12:01:00.000  step charge waiting_for_retry  attempt 1, 1 of 3 failures  again in 2.0s: card declined by the bank",
+        ];
+        assert_eq!(told.news(&[order()], &look()), first);
+        assert_eq!(told.news(&[order()], &look()), Vec::<String>::new());
+        let second = [
+            "12:00:57.000  step reserve_stock complete  7.0s",
+            "12:00:57.000  step charge error  7.0s  attempt 3, 3 of 3 failures  card declined by the bank",
+            "12:00:58.000  task error  2/4 steps  10.0s",
+        ];
+        assert_eq!(told.news(&[failed()], &look()), second);
+    }
+
+    #[test]
+    fn a_task_that_had_ended_before_is_told_with_its_end() {
+        let lines = Told::default().news(&[complete()], &look());
+        assert_eq!(lines.last().unwrap(), "12:00:58.000  task complete  4/4 steps  10.0s");
+    }
+
+    #[test]
+    fn among_several_tasks_each_line_names_its_own() {
+        let mut other = complete();
+        other.summary.task_id = tasker_shared::id::TaskId::generate();
+        other.summary.name = "refund".into();
+        let lines = Told::default().news(&[order(), other], &look());
+        assert!(
+            lines.contains(&"12:00:58.000  shop/refund@1.0.0  task complete  4/4 steps  10.0s".to_owned()),
+            "{lines:?}"
+        );
+        assert!(
+            lines.contains(&"12:00:52.000  shop/order@1.0.0  step validate complete  2.0s".to_owned()),
+            "{lines:?}"
+        );
+    }
+}
