@@ -28,6 +28,7 @@ pub struct SubmitTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Higher goes first: -100 to 100.
+    #[schema(minimum = -100, maximum = 100)]
     #[serde(default)]
     pub priority: i16,
     /// Free words to find the task by.
@@ -165,6 +166,7 @@ pub struct TaskFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<CorrelationId>,
     /// At most this many, from 1 to 1000; 50 when not given.
+    #[param(minimum = 1, maximum = 1000)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// The `next` of the page before.
@@ -387,6 +389,21 @@ pub struct ApplyTemplate {
     /// Where it came from, for messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+}
+
+/// A template that is in order; it was not registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckedTemplate {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// How many steps it has.
+    pub steps: usize,
+    /// SHA-256 of the normalized definition.
+    pub checksum: String,
 }
 
 /// What registering did.

@@ -1,6 +1,7 @@
 //! Routes by which operators act on tasks and steps.
 
 use super::{
+    answer::Refusal,
     document::{BadBody, BadPath, Broken, Illegal, NoTask},
     extract::{Body, OptionalBody, Segments},
     tasks::TaskPath,
@@ -9,13 +10,13 @@ use crate::{Error, Orchestration, operate};
 use axum::{Json, extract::State};
 use serde::Deserialize;
 use tasker_shared::{
-    api::{Acted, Action, Problem, ResolveStep},
+    api::{Acted, Action, ResolveStep},
     id::TaskId,
     task::TaskState,
 };
 use utoipa::IntoParams;
 
-type Answer = Result<Json<Acted>, Problem>;
+type Answer = Result<Json<Acted>, Refusal>;
 
 /// The step of a route.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -29,7 +30,7 @@ pub(super) struct StepPath {
 }
 
 /// Stops a task and tells its running handlers.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/cancel", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/cancel", operation_id = "cancel_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn cancel(
@@ -41,7 +42,7 @@ pub(super) async fn cancel(
 }
 
 /// Starts no further step of a task; those that run may end.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/pause", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/pause", operation_id = "pause_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn pause(
@@ -53,7 +54,7 @@ pub(super) async fn pause(
 }
 
 /// Lets a paused task go on.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/resume", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/resume", operation_id = "resume_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn resume(
@@ -65,7 +66,7 @@ pub(super) async fn resume(
 }
 
 /// Runs all failed steps of a failed task again.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/retry", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/retry", operation_id = "retry_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn retry(
@@ -77,7 +78,7 @@ pub(super) async fn retry(
 }
 
 /// Declares a failed task settled.
-#[utoipa::path(post, path = "/v1/tasks/{task_id}/resolve", tag = "operate", params(TaskPath),
+#[utoipa::path(post, path = "/v1/tasks/{task_id}/resolve", operation_id = "resolve_task", tag = "operate", params(TaskPath),
     request_body = Option<Action>,
     responses((status = 200, description = "Done.", body = Acted), NoTask, Illegal, BadPath, BadBody, Broken))]
 pub(super) async fn resolve(

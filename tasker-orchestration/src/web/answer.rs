@@ -1,12 +1,43 @@
 //! How refusals and failures of the service are answered.
 
 use crate::Error;
-use axum::http::StatusCode;
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use tasker_shared::{
     api::Problem,
     runtime::web::{internal, problem},
     storage,
 };
+
+/// SQLSTATE of texts that cannot be stored: character not in repertoire, untranslatable character.
+const TEXT: [&str; 2] = ["22021", "22P05"];
+
+/// SQLSTATE of a write on a replica, as it happens while a failover is under way.
+const READ_ONLY: &str = "25006";
+
+/// A problem as the answer of a handler or extractor.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) Box<Problem>);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
 
 impl From<Error> for Problem {
     /// A refusal is told as it is; a failure is logged here, and told without what is internal.
@@ -39,17 +70,20 @@ fn violations(kind: &str, title: String, errors: Vec<String>) -> Problem {
 
 fn of_storage(failure: &storage::Error) -> Problem {
     match failure {
-        storage::Error::Connect { source, .. } | storage::Error::Statement { source, .. } => match cause(source) {
-            Cause::Unavailable => unavailable(failure),
-            Cause::Text => problem(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_text",
-                "a text has a character that PostgreSQL does not store, such as U+0000",
-            ),
-            Cause::Other => internal(failure),
-        },
         storage::Error::Schema(_) => unavailable(failure),
-        storage::Error::Inconsistent { .. } => internal(failure),
+        storage::Error::Statement { source: sqlx::Error::Database(refusal), .. }
+            if refusal.code().is_some_and(|code| TEXT.contains(&&*code)) =>
+        {
+            let title = "a text has a character that PostgreSQL does not store, such as U+0000";
+            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_text", title)
+        }
+        storage::Error::Statement { source: sqlx::Error::Database(refusal), .. }
+            if refusal.code().as_deref() == Some(READ_ONLY) =>
+        {
+            unavailable(failure)
+        }
+        _ if failure.is_transient() => unavailable(failure),
+        _ => internal(failure),
     }
 }
 
@@ -58,42 +92,6 @@ fn unavailable(failure: &storage::Error) -> Problem {
     Problem {
         detail: Some("try again; with an idempotency_key a task is never made twice".to_owned()),
         ..problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the database does not serve at the moment")
-    }
-}
-
-enum Cause {
-    /// Passes by itself.
-    Unavailable,
-    /// The caller's text.
-    Text,
-    /// Ours.
-    Other,
-}
-
-fn cause(error: &sqlx::Error) -> Cause {
-    match error {
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_) => Cause::Unavailable,
-        sqlx::Error::Database(refusal) => refusal.code().map_or(Cause::Other, |code| of_sqlstate(&code)),
-        _ => Cause::Other,
-    }
-}
-
-/// By the classes of PostgreSQL's appendix "Error Codes".
-fn of_sqlstate(code: &str) -> Cause {
-    match code {
-        // character not in repertoire, untranslatable character
-        "22021" | "22P05" => Cause::Text,
-        // read only transaction (a replica, during a failover), serialization failure, deadlock, lock not available
-        "25006" | "40001" | "40P01" | "55P03" => Cause::Unavailable,
-        // cancelled by a timeout, admin shutdown, crash shutdown, cannot connect now
-        "57014" | "57P01" | "57P02" | "57P03" => Cause::Unavailable,
-        // connection exceptions, insufficient resources
-        _ if code.starts_with("08") || code.starts_with("53") => Cause::Unavailable,
-        _ => Cause::Other,
     }
 }
 

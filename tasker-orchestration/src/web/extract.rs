@@ -1,5 +1,6 @@
 //! What requests bring, checked: a wrong part is answered by a problem that names it.
 
+use super::answer::Refusal;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
@@ -7,10 +8,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use std::error::Error;
-use tasker_shared::{
-    api::{ApplyTemplate, Problem},
-    runtime::web::problem,
-};
+use tasker_shared::{api::ApplyTemplate, runtime::web::problem};
 
 /// The parts of the path that vary.
 pub(super) struct Segments<T>(pub(super) T);
@@ -21,15 +19,15 @@ pub(super) struct Params<T>(pub(super) T);
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
 
-/// A JSON body that may be left out.
+/// A JSON body that may be left out, or `null`.
 pub(super) struct OptionalBody<T>(pub(super) T);
 
 /// A template: JSON around the YAML text, or the YAML text itself.
 pub(super) struct TemplateText(pub(super) ApplyTemplate);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         if parts.uri.path().contains("%00") {
             return Err(malformed("the path has the character U+0000, which no name has"));
         }
@@ -39,8 +37,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         if parts.uri.query().is_some_and(|query| query.contains("%00")) {
             return Err(malformed("the query has the character U+0000, which no value has"));
         }
@@ -50,8 +48,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Problem;
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let media_type = media_type(request.headers());
         if !is_json(&media_type) {
             return Err(unsupported(&media_type, "application/json"));
@@ -61,21 +59,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 }
 
 impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
-    type Rejection = Problem;
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let media_type = media_type(request.headers());
         let bytes = bytes(request, state).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
-            false if is_json(&media_type) => json(&bytes).map(Self),
+            false if is_json(&media_type) => json::<Option<T>>(&bytes).map(|body| Self(body.unwrap_or_default())),
             false => Err(unsupported(&media_type, "application/json")),
         }
     }
 }
 
 impl<S: Send + Sync> FromRequest<S> for TemplateText {
-    type Rejection = Problem;
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let media_type = media_type(request.headers());
         let yaml = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
         if is_json(&media_type) {
@@ -92,25 +90,26 @@ impl<S: Send + Sync> FromRequest<S> for TemplateText {
 }
 
 /// The whole body, if the limit admits it.
-async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
     Bytes::from_request(request, state).await.map_err(|refused| match refused.status() {
         StatusCode::PAYLOAD_TOO_LARGE => problem(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
             "the body is larger than the service takes (orchestration.max_body_bytes)",
-        ),
+        )
+        .into(),
         _ => malformed(&refused.body_text()),
     })
 }
 
-fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     if escapes_nul(bytes) {
         let title = "the body has the character U+0000 (\\u0000), which PostgreSQL does not store";
-        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_text", title));
+        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_text", title).into());
     }
     axum::Json::from_bytes(bytes).map(|axum::Json(value)| value).map_err(|refused| match &refused {
         JsonRejection::JsonDataError(wrong) => {
-            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", innermost(wrong))
+            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", innermost(wrong)).into()
         }
         JsonRejection::JsonSyntaxError(wrong) => malformed(&format!("the body is not JSON: {}", innermost(wrong))),
         _ => malformed(&refused.body_text()),
@@ -139,16 +138,16 @@ fn is_json(media_type: &str) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-fn unsupported(media_type: &str, expected: &str) -> Problem {
+fn unsupported(media_type: &str, expected: &str) -> Refusal {
     let title = match media_type {
         "" => format!("the header `content-type` is missing; send {expected}"),
         other => format!("`content-type: {other}` is not understood; send {expected}"),
     };
-    problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", title)
+    problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", title).into()
 }
 
-fn malformed(what: &str) -> Problem {
-    problem(StatusCode::BAD_REQUEST, "malformed_request", what)
+fn malformed(what: &str) -> Refusal {
+    problem(StatusCode::BAD_REQUEST, "malformed_request", what).into()
 }
 
 /// The text of the first cause: it names the field and the place.
@@ -158,6 +157,7 @@ fn innermost(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Refusal;
     use super::{Body, OptionalBody, Params, TemplateText, escapes_nul};
     use axum::{
         extract::FromRequest,
@@ -170,11 +170,11 @@ mod tests {
         Request::post("/").header("content-type", "application/json")
     }
 
-    async fn body<T: FromRequest<(), Rejection = Problem>>(request: Builder, body: &str) -> Result<T, Problem> {
-        T::from_request(request.body(body.to_owned().into()).unwrap(), &()).await
+    async fn body<T: FromRequest<(), Rejection = Refusal>>(request: Builder, body: &str) -> Result<T, Problem> {
+        T::from_request(request.body(body.to_owned().into()).unwrap(), &()).await.map_err(|Refusal(problem)| *problem)
     }
 
-    async fn refused<T: FromRequest<(), Rejection = Problem>>(request: Builder, text: &str) -> (u16, String, String) {
+    async fn refused<T: FromRequest<(), Rejection = Refusal>>(request: Builder, text: &str) -> (u16, String, String) {
         let problem = body::<T>(request, text).await.err().expect("refused");
         (problem.status, problem.kind, problem.title)
     }
@@ -218,6 +218,7 @@ mod tests {
         let OptionalBody(action) =
             body::<OptionalBody<Action>>(json(), r#"{"by": "ada", "reason": "stuck"}"#).await.ok().unwrap();
         assert_eq!(action.by.as_deref(), Some("ada"));
+        assert!(body::<OptionalBody<Action>>(json(), "null").await.is_ok());
         assert_eq!(refused::<OptionalBody<Action>>(Request::post("/"), "{}").await.0, 415);
     }
 
@@ -242,7 +243,8 @@ mod tests {
         ] {
             let request = Request::get(format!("/v1/tasks?{query}")).body(()).unwrap();
             let mut parts = request.into_parts().0;
-            let problem = Params::<TaskFilter>::from_request_parts(&mut parts, &()).await.err().expect("refused");
+            let problem = Params::<TaskFilter>::from_request_parts(&mut parts, &()).await;
+            let Refusal(problem) = problem.err().expect("refused");
             assert_eq!(problem.status, 400);
             assert!(problem.title.contains(named), "{}", problem.title);
         }

@@ -35,11 +35,12 @@ pub struct Settings {
 /// Every route of the service.
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
     let Settings { max_body_bytes, request_timeout, shutdown, health, exposition } = settings;
+    let metrics = orchestration.metrics().clone();
     let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
-    web::common(routes, max_body_bytes)
+    web::common(routes, &metrics, max_body_bytes)
 }
 
 /// The OpenAPI document of the whole service, made from the routes.
@@ -72,6 +73,7 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         .routes(routes!(actions::cancel_step))
         .routes(routes!(actions::resolve_step))
         .routes(routes!(templates::list, templates::apply))
+        .routes(routes!(templates::check))
         .routes(routes!(templates::show))
         .routes(routes!(workers::list))
         .layer(within(request_timeout));
@@ -79,3 +81,6 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));
     quick.merge(waiting)
 }
+
+#[cfg(test)]
+mod tests;

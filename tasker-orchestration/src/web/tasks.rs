@@ -1,6 +1,7 @@
 //! Routes to submit tasks and to look at them.
 
 use super::{
+    answer::Refusal,
     document::{BadBody, BadPath, BadQuery, Broken, NoTask},
     extract::{Body, Params, Segments},
 };
@@ -15,8 +16,8 @@ use serde::Deserialize;
 use std::time::Duration;
 use tasker_shared::{
     api::{
-        Explanation, History, Problem, SubmitAnswer, SubmitAnswers, SubmitTask, SubmitTasks, Submitted, TaskDetail,
-        TaskFilter, TaskPage,
+        Explanation, History, SubmitAnswer, SubmitAnswers, SubmitTask, SubmitTasks, Submitted, TaskDetail, TaskFilter,
+        TaskPage,
     },
     id::TaskId,
     runtime::web::{internal, traceparent},
@@ -52,7 +53,7 @@ pub(super) struct Patience {
 /// Submits a task.
 ///
 /// Give an `idempotency_key` to be able to repeat the request safely.
-#[utoipa::path(post, path = "/v1/tasks", tag = "tasks", request_body = SubmitTask,
+#[utoipa::path(post, path = "/v1/tasks", operation_id = "submit_task", tag = "tasks", request_body = SubmitTask,
     params(
         ("traceparent" = Option<String>, Header, description = "W3C trace context; used when the body has none."),
     ),
@@ -67,7 +68,7 @@ pub(super) async fn submit(
     State(orchestration): State<Orchestration>,
     headers: HeaderMap,
     Body(task): Body<SubmitTask>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let task = traced(task, traceparent(&headers).as_deref());
     let answered = crate::submit::submit(&orchestration, vec![task]).await?.pop();
     let submitted = answered.ok_or_else(|| internal("a submitted task was not answered"))??;
@@ -79,7 +80,7 @@ pub(super) async fn submit(
 /// Submits many tasks.
 ///
 /// Each is answered by itself, in order; a refused one does not hold back the others.
-#[utoipa::path(post, path = "/v1/tasks/batch", tag = "tasks", request_body = SubmitTasks,
+#[utoipa::path(post, path = "/v1/tasks/batch", operation_id = "submit_tasks", tag = "tasks", request_body = SubmitTasks,
     params(
         ("traceparent" = Option<String>, Header, description = "W3C trace context of all tasks that have none."),
     ),
@@ -88,7 +89,7 @@ pub(super) async fn submit_batch(
     State(orchestration): State<Orchestration>,
     headers: HeaderMap,
     Body(SubmitTasks { tasks }): Body<SubmitTasks>,
-) -> Result<Json<SubmitAnswers>, Problem> {
+) -> Result<Json<SubmitAnswers>, Refusal> {
     let context = traceparent(&headers);
     let tasks = tasks.into_iter().map(|task| traced(task, context.as_deref())).collect();
     let answers = crate::submit::submit(&orchestration, tasks).await?;
@@ -96,33 +97,33 @@ pub(super) async fn submit_batch(
 }
 
 /// Lists tasks, the newest first.
-#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TaskFilter), responses(
+#[utoipa::path(get, path = "/v1/tasks", operation_id = "list_tasks", tag = "tasks", params(TaskFilter), responses(
     (status = 200, description = "A page of tasks.", body = TaskPage),
     BadQuery, Broken,
 ))]
 pub(super) async fn list(
     State(orchestration): State<Orchestration>,
     Params(filter): Params<TaskFilter>,
-) -> Result<Json<TaskPage>, Problem> {
+) -> Result<Json<TaskPage>, Refusal> {
     Ok(Json(query::list(&orchestration, &filter).await?))
 }
 
 /// Shows a task with its steps.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}", tag = "tasks", params(TaskPath), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}", operation_id = "get_task", tag = "tasks", params(TaskPath), responses(
     (status = 200, description = "The task.", body = TaskDetail),
     NoTask, BadPath, Broken,
 ))]
 pub(super) async fn show(
     State(orchestration): State<Orchestration>,
     Segments(path): Segments<TaskPath>,
-) -> Result<Json<TaskDetail>, Problem> {
+) -> Result<Json<TaskDetail>, Refusal> {
     Ok(Json(query::detail(&orchestration, path.task_id).await?))
 }
 
 /// Waits until a task has ended, or the time is over.
 ///
 /// Either way the answer is the task as it stands; its `state` tells which. Ask again to wait longer.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}/wait", tag = "tasks", params(TaskPath, Patience), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}/wait", operation_id = "wait_for_task", tag = "tasks", params(TaskPath, Patience), responses(
     (status = 200, description = "The task.", body = TaskDetail),
     NoTask, BadPath, BadQuery, Broken,
 ))]
@@ -131,7 +132,7 @@ pub(super) async fn wait(
     State(shutdown): State<CancellationToken>,
     Segments(path): Segments<TaskPath>,
     Params(patience): Params<Patience>,
-) -> Result<Json<TaskDetail>, Problem> {
+) -> Result<Json<TaskDetail>, Refusal> {
     let patience = patience.checked()?;
     let waited = tokio::select! {
         waited = query::wait(&orchestration, path.task_id, patience) => waited?,
@@ -141,26 +142,26 @@ pub(super) async fn wait(
 }
 
 /// Tells every transition of a task and its steps, the oldest first.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}/history", tag = "tasks", params(TaskPath), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}/history", operation_id = "get_task_history", tag = "tasks", params(TaskPath), responses(
     (status = 200, description = "The history.", body = History),
     NoTask, BadPath, Broken,
 ))]
 pub(super) async fn history(
     State(orchestration): State<Orchestration>,
     Segments(path): Segments<TaskPath>,
-) -> Result<Json<History>, Problem> {
+) -> Result<Json<History>, Refusal> {
     Ok(Json(query::history(&orchestration, path.task_id).await?))
 }
 
 /// Tells why a task is where it is.
-#[utoipa::path(get, path = "/v1/tasks/{task_id}/explain", tag = "tasks", params(TaskPath), responses(
+#[utoipa::path(get, path = "/v1/tasks/{task_id}/explain", operation_id = "explain_task", tag = "tasks", params(TaskPath), responses(
     (status = 200, description = "The explanation.", body = Explanation),
     NoTask, BadPath, Broken,
 ))]
 pub(super) async fn explain(
     State(orchestration): State<Orchestration>,
     Segments(path): Segments<TaskPath>,
-) -> Result<Json<Explanation>, Problem> {
+) -> Result<Json<Explanation>, Refusal> {
     Ok(Json(query::explain(&orchestration, path.task_id).await?))
 }
 

@@ -1,13 +1,18 @@
 //! Routes to register templates and to look at them.
 
 use super::{
+    answer::Refusal,
     document::{BadBody, BadPath, BadQuery, Broken, Conflict, NoTemplate},
     extract::{Params, Segments, TemplateText},
 };
-use crate::{Orchestration, templates};
+use crate::{Error, Orchestration, templates};
 use axum::{Json, extract::State};
 use serde::Deserialize;
-use tasker_shared::api::{Applied, ApplyTemplate, Problem, TemplateDetail, TemplateList};
+use tasker_shared::{
+    api::{Applied, ApplyTemplate, CheckedTemplate, TemplateDetail, TemplateList},
+    runtime::web::internal,
+    template,
+};
 use utoipa::IntoParams;
 
 /// The template of a route.
@@ -30,16 +35,16 @@ pub(super) struct Version {
 }
 
 /// Lists all registered templates.
-#[utoipa::path(get, path = "/v1/templates", tag = "templates", responses(
+#[utoipa::path(get, path = "/v1/templates", operation_id = "list_templates", tag = "templates", responses(
     (status = 200, description = "The templates.", body = TemplateList),
     Broken,
 ))]
-pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<Json<TemplateList>, Problem> {
+pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<Json<TemplateList>, Refusal> {
     Ok(Json(templates::list(&orchestration).await?))
 }
 
 /// Shows a template with its definition.
-#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}", tag = "templates", params(TemplatePath, Version),
+#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}", operation_id = "get_template", tag = "templates", params(TemplatePath, Version),
     responses(
         (status = 200, description = "The template.", body = TemplateDetail),
         NoTemplate, BadPath, BadQuery, Broken,
@@ -48,12 +53,12 @@ pub(super) async fn show(
     State(orchestration): State<Orchestration>,
     Segments(TemplatePath { namespace, name }): Segments<TemplatePath>,
     Params(Version { version }): Params<Version>,
-) -> Result<Json<TemplateDetail>, Problem> {
+) -> Result<Json<TemplateDetail>, Refusal> {
     Ok(Json(templates::get(&orchestration, &namespace, &name, version.as_deref()).await?))
 }
 
 /// Registers a template; the same definition again changes nothing.
-#[utoipa::path(post, path = "/v1/templates", tag = "templates",
+#[utoipa::path(post, path = "/v1/templates", operation_id = "apply_template", tag = "templates",
     request_body(content((ApplyTemplate = "application/json"), (String = "application/yaml"))),
     responses(
         (status = 200, description = "It is registered; `changed` tells whether it was before.", body = Applied),
@@ -62,6 +67,32 @@ pub(super) async fn show(
 pub(super) async fn apply(
     State(orchestration): State<Orchestration>,
     TemplateText(template): TemplateText,
-) -> Result<Json<Applied>, Problem> {
+) -> Result<Json<Applied>, Refusal> {
     Ok(Json(templates::apply(&orchestration, &template).await?))
+}
+
+/// Checks a template without registering it.
+#[utoipa::path(post, path = "/v1/templates/check", operation_id = "check_template", tag = "templates",
+    request_body(content((ApplyTemplate = "application/json"), (String = "application/yaml"))),
+    responses((status = 200, description = "It is in order.", body = CheckedTemplate), BadBody, Broken))]
+pub(super) async fn check(TemplateText(template): TemplateText) -> Result<Json<CheckedTemplate>, Refusal> {
+    let checked = tokio::task::spawn_blocking(move || checked(&template)).await;
+    Ok(Json(checked.map_err(|failed| internal(&failed))??))
+}
+
+fn checked(text: &ApplyTemplate) -> Result<CheckedTemplate, Error> {
+    let template = template::parse(&text.source, text.file.as_deref())
+        .map_err(|invalid| Error::TemplateInvalid(listed(&invalid)))?;
+    Ok(CheckedTemplate {
+        namespace: template.namespace.to_string(),
+        name: template.name.to_string(),
+        version: template.version.clone(),
+        steps: template.steps.len(),
+        checksum: template::checksum(&template),
+    })
+}
+
+fn listed(invalid: &template::Invalid) -> Vec<String> {
+    let more = (invalid.omitted > 0).then(|| format!("and {} more", invalid.omitted));
+    invalid.problems.iter().map(ToString::to_string).chain(more).collect()
 }

@@ -45,6 +45,17 @@ impl Database {
     /// # Errors
     /// [`Error::Connect`] names the server.
     pub async fn connect(options: &Options, metrics: Metrics) -> Result<Self, Error> {
+        let database = Self::deferred(options, metrics)?;
+        let connected = database.pool.acquire().await;
+        connected.map_err(|source| Error::Connect { target: database.target.clone(), source })?;
+        Ok(database)
+    }
+
+    /// Connects when a connection is needed for the first time.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] when the URL is none.
+    pub fn deferred(options: &Options, metrics: Metrics) -> Result<Self, Error> {
         let parsed = PgConnectOptions::from_str(&options.url)
             .map_err(|source| Error::Connect { target: "the given URL".to_owned(), source })?;
         let target = format!(
@@ -61,9 +72,7 @@ impl Database {
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
-            .connect_with(connect)
-            .await
-            .map_err(|source| Error::Connect { target: target.clone(), source })?;
+            .connect_lazy_with(connect);
         Ok(Self { pool, metrics, target })
     }
 

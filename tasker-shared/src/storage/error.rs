@@ -43,6 +43,16 @@ pub enum Error {
 const TRANSIENT: &[&str] = &["08", "53", "57", "40001", "40P01", "55P03"];
 
 impl Error {
+    /// Whether the transaction lost against another one: run again, it may succeed at once.
+    pub fn is_lost_race(&self) -> bool {
+        match self {
+            Self::Statement { source: sqlx::Error::Database(e), .. } => {
+                e.code().is_some_and(|code| matches!(code.as_ref(), "40001" | "40P01"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same work may succeed when it is tried again.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -63,6 +63,8 @@ pub struct Claimed {
     pub parents: Option<Value>,
     /// The parents' ids.
     pub parent_ids: Vec<StepId>,
+    /// The parents' attempts, in the same order.
+    pub parent_attempts: Vec<i32>,
 }
 
 /// What a claim found.
@@ -165,10 +167,12 @@ fn claim_sql(queue: &QueueName) -> String {
                     case when from_state = '{in_progress}' then 'the lease ran out' end from claimed
              union all
              select task_id, step_id, '{enqueued}', '{pending}', attempt, 'worker:' || $2, 'the task is paused' from withdrawn)
-         select (select count(*) from visible) as read, c.*, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids
+         select (select count(*) from visible) as read, c.*, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
+                coalesce(family.parent_attempts, '{{}}') as parent_attempts
            from (select) one left join claimed c on true
            left join lateral (
-                select jsonb_object_agg(p.name, p.result) as parents, array_agg(p.id) as parent_ids
+                select jsonb_object_agg(p.name, p.result) as parents, array_agg(p.id order by p.id) as parent_ids,
+                       array_agg(p.attempt order by p.id) as parent_attempts
                   from tasker.step_edges e join tasker.steps p on p.id = e.parent_id
                  where e.child_id = c.step_id) family on c.step_id is not null"
     )

@@ -12,6 +12,7 @@ pub mod dead_letters;
 pub mod history;
 pub mod leases;
 pub mod operations;
+pub mod overview;
 pub mod reports;
 pub mod schema;
 pub mod steps;

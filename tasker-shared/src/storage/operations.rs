@@ -192,6 +192,8 @@ pub struct Standing {
     pub name: Name,
     /// Where it stands.
     pub state: StepState,
+    /// How often it was claimed.
+    pub attempt: i32,
 }
 
 /// The steps of a task, in the order of the template.
@@ -200,6 +202,6 @@ pub struct Standing {
 /// [`Error::Statement`].
 pub async fn steps(session: &mut Session, task: TaskId) -> Result<Vec<Standing>, Error> {
     let query =
-        sqlx::query_as("-- list_steps\nselect id, name, state from tasker.steps where task_id = $1 order by position");
+        sqlx::query_as("-- list_steps\nselect id, name, state, attempt from tasker.steps where task_id = $1 order by position");
     session.fetch("list_steps", query.bind(task)).await
 }

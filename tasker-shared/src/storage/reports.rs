@@ -165,6 +165,14 @@ pub struct Ready {
     pub task_id: TaskId,
     /// Its name.
     pub name: Name,
+    /// Its attempt so far.
+    pub attempt: i32,
+    /// The parent that it waited for last, where a parent was the cause.
+    #[sqlx(default)]
+    pub cause: Option<StepId>,
+    /// The attempt at which that parent succeeded.
+    #[sqlx(default)]
+    pub cause_attempt: Option<i32>,
 }
 
 /// A task's step counts.
@@ -185,6 +193,9 @@ struct AdvancedRow {
     name: Option<Name>,
     remaining: i32,
     active: i32,
+    attempt: i32,
+    cause: Option<StepId>,
+    cause_attempt: Option<i32>,
 }
 
 /// Carries out verdicts: steps to their states, timers for retries, dependents' counters, those that are ready enqueued,
@@ -209,7 +220,8 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
              select 'retry', a.step_id, a.task_id, case when t.state = 'paused' then 'infinity' else a.retry_at end
                from applied a join tasker.tasks t on t.id = a.task_id where a.state = '{waiting}'),
          freed as (
-             select e.child_id, count(*)::integer as parents
+             select e.child_id, count(*)::integer as parents, (array_agg(a.step_id))[1] as cause,
+                    (array_agg(a.attempt))[1] as cause_attempt
                from applied a join tasker.step_edges e on e.parent_id = a.step_id
               where a.state = '{complete}' group by e.child_id),
          dependents as (
@@ -219,7 +231,7 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
                     enqueued_at = case when c.waiting_on = f.parents and t.state = 'in_progress' then clock_timestamp() end
                from freed f, tasker.tasks t
               where c.id = f.child_id and t.id = c.task_id and c.state = '{pending}'
-             returning c.id as step_id, c.task_id, c.name, c.state, c.waiting_on, c.attempt),
+             returning c.id as step_id, c.task_id, c.name, c.state, c.waiting_on, c.attempt, f.cause, f.cause_attempt),
          change as (
              select task_id, sum(done)::integer as done, sum(active)::integer as active from (
                  select task_id, case when state = '{complete}' then 1 else 0 end as done,
@@ -237,9 +249,10 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
              select task_id, step_id, '{reported}', state, attempt, 'orchestration' from applied
              union all
              select task_id, step_id, '{pending}', '{enqueued}', attempt, 'orchestration' from dependents where state = '{enqueued}')
-         select null::uuid as step_id, task_id, null as name, remaining_steps as remaining, active_steps as active from counted
+         select null::uuid as step_id, task_id, null as name, remaining_steps as remaining, active_steps as active,
+                0 as attempt, null::uuid as cause, null::integer as cause_attempt from counted
          union all
-         select step_id, task_id, name, 0, 0 from dependents where state = '{enqueued}'",
+         select step_id, task_id, name, 0, 0, attempt, cause, cause_attempt from dependents where state = '{enqueued}'",
         reported = COMPLETE.from,
         complete = COMPLETE.to,
         waiting = RETRY.to,
@@ -262,7 +275,14 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
     let mut advanced = Advanced::default();
     for row in session.fetch::<AdvancedRow>("advance_steps", query).await? {
         match (row.step_id, row.name) {
-            (Some(step_id), Some(name)) => advanced.ready.push(Ready { step_id, task_id: row.task_id, name }),
+            (Some(step_id), Some(name)) => advanced.ready.push(Ready {
+                step_id,
+                task_id: row.task_id,
+                name,
+                attempt: row.attempt,
+                cause: row.cause,
+                cause_attempt: row.cause_attempt,
+            }),
             _ => advanced.tasks.push(Counts { task_id: row.task_id, remaining: row.remaining, active: row.active }),
         }
     }

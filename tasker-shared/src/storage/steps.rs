@@ -119,7 +119,7 @@ pub async fn enqueue_ready(session: &mut Session, tasks: &[TaskId], actor: &str)
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor)
              select task_id, step_id, '{from}', '{to}', attempt, $2 from ready)
-         select step_id, task_id, name from ready",
+         select step_id, task_id, name, attempt from ready",
         from = ENQUEUE.from,
         to = ENQUEUE.to,
     );

@@ -235,3 +235,18 @@ pub async fn failed_steps(session: &mut Session, ids: &[TaskId]) -> Result<Vec<F
     );
     session.fetch("list_failed_steps", query.bind(ids)).await
 }
+
+/// The database's clock.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn now(session: &mut Session) -> Result<DateTime<Utc>, Error> {
+    let row: Option<(DateTime<Utc>,)> =
+        session.fetch_optional("read_clock", sqlx::query_as("-- read_clock\nselect clock_timestamp()")).await?;
+    row.map(|(now,)| now).ok_or_else(|| Error::Inconsistent {
+        table: "pg_catalog",
+        column: "clock_timestamp",
+        row: "1".to_owned(),
+        reason: "no answer".to_owned(),
+    })
+}

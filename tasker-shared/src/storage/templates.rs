@@ -91,6 +91,15 @@ pub async fn namespaces(session: &mut Session) -> Result<Vec<Name>, Error> {
     Ok(rows.into_iter().map(|(name,)| name).collect())
 }
 
+/// Lets registrations of one template take turns while the transaction lasts.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn lock(session: &mut Session, namespace: &str, name: &str) -> Result<(), Error> {
+    let query = sqlx::query("-- lock_template\nselect pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0))");
+    session.execute("lock_template", query.bind(namespace).bind(name)).await.map(drop)
+}
+
 /// Registers a definition that is not there.
 ///
 /// # Errors

@@ -72,6 +72,8 @@ pub struct Retried {
     pub task_id: TaskId,
     /// Of the task.
     pub namespace: Name,
+    /// The task type.
+    pub task_name: Name,
     /// Of the task.
     pub priority: i16,
     /// Of the task.
@@ -91,7 +93,7 @@ pub async fn enqueue_retries(session: &mut Session, steps: &[StepId]) -> Result<
              update tasker.steps s set state = '{to}', retry_at = null, enqueued_at = clock_timestamp()
                from tasker.tasks t
               where s.id = any ($1) and s.state = '{from}' and t.id = s.task_id and t.state = 'in_progress'
-             returning s.id as step_id, s.name, s.attempt, s.task_id, t.namespace, t.priority, t.correlation_id, t.traceparent),
+             returning s.id as step_id, s.name, s.attempt, s.task_id, t.namespace, t.name as task_name, t.priority, t.correlation_id, t.traceparent),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor)
              select task_id, step_id, '{from}', '{to}', attempt, 'orchestration' from retried)

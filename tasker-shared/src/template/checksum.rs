@@ -74,7 +74,7 @@ mod tests {
         );
         let numbers: serde_json::Value =
             serde_json::from_str("[1.0, 1e3, -0.0, 1e-7, 18446744073709551615, -5, 1e30]").unwrap();
-        assert_eq!(canonical_json(&numbers), "[1,1000,0,1e-7,18446744073709551615,-5,1e+30]".replace("1e+30", "1e30"));
+        assert_eq!(canonical_json(&numbers), "[1,1000,0,1e-7,18446744073709551615,-5,1e+30]");
     }
 
     #[test]

@@ -21,7 +21,10 @@ pub use compiled::Compiled;
 pub use dag::Dag;
 pub use model::{Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template};
 pub use parse::{DEFAULT_VERSION, parse, parse_with};
-pub use problem::{Invalid, Problem};
+pub use problem::{Invalid, Problem, nearest};
 pub use schema::{SchemaViolation, Violation};
 pub use source::Limits;
 pub use write::to_yaml;
+
+#[cfg(test)]
+mod tests;

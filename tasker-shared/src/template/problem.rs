@@ -161,7 +161,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     const LONGEST: usize = 64;
     const MOST_COMPARED: usize = 1_000;
     let allowed = (word.len() / 3).max(1);

@@ -208,7 +208,7 @@ impl<'a> At<'a> {
         let entries = self.entries(problems)?;
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
             let path = Path::Key(&self.path, &key.text);
-            match refused(&key.text) {
+            match refuse_merge(&key.text).or_else(|| refused(&key.text)) {
                 Some(reason) => problems.add(key.place, &path, reason),
                 None => problems.add_with(key.place, &path, "unknown key", || {
                     synonym(&key.text, known).or_else(|| nearest(&key.text, known.iter().copied()))
@@ -255,6 +255,9 @@ impl<'a> At<'a> {
     fn object_of(&self, entries: &[(Key, Rc<Node>)], problems: &mut Problems) -> Map<String, Value> {
         let at = |(key, node): &(Key, Rc<Node>)| {
             let path = Path::Key(&self.path, &key.text);
+            if let Some(reason) = refuse_merge(&key.text) {
+                problems.add(key.place, &path, reason);
+            }
             (key.text.clone(), At { node, path }.value(problems))
         };
         entries.iter().map(at).collect()
@@ -294,6 +297,10 @@ impl Fields<'_> {
             (one, other) => one.or(other),
         }
     }
+}
+
+fn refuse_merge(key: &str) -> Option<&'static str> {
+    (key == "<<").then_some("merge keys are not supported; write the keys out")
 }
 
 /// The key that stands here for a word used elsewhere.

@@ -33,18 +33,23 @@ pub struct Violation {
 
 impl fmt::Display for SchemaViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Violation { pointer, message }) in self.violations.iter().enumerate() {
-            f.write_str(if index == 0 { "" } else { "; " })?;
-            if !pointer.is_empty() {
-                write!(f, "{pointer}: ")?;
-            }
-            f.write_str(message)?;
+        for (index, violation) in self.violations.iter().enumerate() {
+            write!(f, "{}{violation}", if index == 0 { "" } else { "; " })?;
         }
         f.write_str(if self.more { "; and more" } else { "" })
     }
 }
 
 impl std::error::Error for SchemaViolation {}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pointer.as_str() {
+            "" => f.write_str(&self.message),
+            pointer => write!(f, "{pointer}: {}", self.message),
+        }
+    }
+}
 
 /// What is wrong in a schema, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -218,12 +218,9 @@ impl Builder<'_> {
     }
 
     fn key(&mut self, place: Place, node: &Node) -> Option<()> {
-        let Content::Scalar { text, plain } = &node.content else {
+        let Content::Scalar { text, .. } = &node.content else {
             return self.stop(place, "a key is one word, not a list or mapping");
         };
-        if *plain && text == "<<" {
-            self.problem(place, "merge keys (`<<`) are not supported; write the keys out".to_owned());
-        }
         let Some(Frame { open: Open::Map { seen, key, .. }, weight, .. }) = self.frames.last_mut() else {
             return Some(());
         };

@@ -10,7 +10,7 @@ use std::{marker::PhantomData, sync::Arc};
 /// `async fn(StepContext, I) -> Result<O, E>` where `I` is read from the task's input.
 ///
 /// An input of another shape is a permanent failure that names the path; the function is not called then.
-pub fn handler_fn<F: HandlerFn<Shape>, Shape: 'static>(function: F) -> FunctionHandler<F, Shape> {
+pub fn handler_fn<F: HandlerFn<Shape>, Shape: 'static>(function: F) -> impl StepHandler {
     FunctionHandler { function, shape: PhantomData }
 }
 
@@ -19,7 +19,7 @@ pub fn handler_fn<F: HandlerFn<Shape>, Shape: 'static>(function: F) -> FunctionH
 ///
 /// Such a function cannot be stopped from outside: at the deadline the step fails, and the function goes on until
 /// it returns. One that runs for long asks [`StepContext::is_cancelled`] from time to time.
-pub fn blocking_fn<F, I, O, E>(function: F) -> BlockingFn<F, fn(I) -> Result<O, E>>
+pub fn blocking_fn<F, I, O, E>(function: F) -> impl StepHandler
 where
     F: Fn(StepContext, I) -> Result<O, E> + Send + Sync + 'static,
     I: DeserializeOwned + Send + 'static,
@@ -63,8 +63,7 @@ where
     }
 }
 
-/// An async function as a handler; made by [`handler_fn`].
-pub struct FunctionHandler<F, Shape> {
+struct FunctionHandler<F, Shape> {
     function: F,
     shape: PhantomData<fn() -> Shape>,
 }
@@ -76,14 +75,13 @@ impl<F: HandlerFn<Shape>, Shape: 'static> StepHandler for FunctionHandler<F, Sha
     }
 }
 
-/// A function that blocks, as a handler; made by [`blocking_fn`].
-pub struct BlockingFn<F, Shape> {
+struct BlockingFn<F, I, O, E> {
     function: Arc<F>,
-    shape: PhantomData<Shape>,
+    shape: PhantomData<fn(I) -> Result<O, E>>,
 }
 
 #[async_trait::async_trait]
-impl<F, I, O, E> StepHandler for BlockingFn<F, fn(I) -> Result<O, E>>
+impl<F, I, O, E> StepHandler for BlockingFn<F, I, O, E>
 where
     F: Fn(StepContext, I) -> Result<O, E> + Send + Sync + 'static,
     I: DeserializeOwned + Send + 'static,

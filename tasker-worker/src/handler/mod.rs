@@ -30,15 +30,20 @@
 //! computes or waits without `await` goes into [`blocking_fn`].
 
 mod bounds;
+mod builtin;
+pub mod command;
 mod context;
+mod document;
 mod error;
 mod function;
+pub mod http;
 mod registry;
 mod run;
 
+pub use builtin::{Echo, Noop, Sleep};
 pub use context::{Progress, StepContext, StepRun, Usage};
 pub use error::HandlerError;
-pub use function::{BlockingFn, FunctionHandler, HandlerFn, blocking_fn, handler_fn};
+pub use function::{HandlerFn, blocking_fn, handler_fn};
 pub use registry::{Duplicate, Registry};
 pub use run::{Limits, ResultCheck, run};
 

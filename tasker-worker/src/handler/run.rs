@@ -272,7 +272,7 @@ mod tests {
     async fn a_run_that_was_cancelled_before_it_began_never_begins() {
         let context = context();
         context.cancel("the lease is lost");
-        let handler = handler_fn(|_: StepContext| async { Err::<(), HandlerError>(unreachable!("it began")) });
+        let handler = handler_fn(|_: StepContext| async { Err::<(), _>(HandlerError::fail(boom())) });
         let failure = failure(handler, &context).await;
         assert_eq!(failure.message, "the run was cancelled before it began: the lease is lost");
     }

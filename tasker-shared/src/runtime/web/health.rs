@@ -1,6 +1,9 @@
 //! Health: whether the process lives, whether it can be given work, and what is wrong if not.
 
-use crate::api::{Health, HealthCheck};
+use crate::{
+    api::{Health, HealthCheck},
+    metrics::{HealthStatus, Metrics, labels},
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -29,6 +32,7 @@ struct Checks {
     service: &'static str,
     version: &'static str,
     draining: CancellationToken,
+    metrics: Metrics,
     patience: Duration,
     checks: Vec<(&'static str, Check)>,
 }
@@ -38,14 +42,18 @@ pub struct Builder(Checks);
 
 impl HealthChecks {
     /// Checks for `service` (`orchestration` or `worker`), which takes no new work once `draining` is cancelled.
-    pub fn builder(service: &'static str, version: &'static str, draining: CancellationToken) -> Builder {
-        Builder(Checks { service, version, draining, patience: PATIENCE, checks: Vec::new() })
+    pub fn builder(
+        service: &'static str,
+        version: &'static str,
+        draining: CancellationToken,
+        metrics: &Metrics,
+    ) -> Builder {
+        Builder(Checks { service, version, draining, metrics: metrics.clone(), patience: PATIENCE, checks: Vec::new() })
     }
 
     /// Runs every check, all at once, and says what was found. Takes no longer than the slowest check may.
     pub async fn run(&self) -> Health {
-        let patience = self.0.patience;
-        let examined = self.0.checks.iter().map(|(component, check)| examine(component, check, patience));
+        let examined = self.0.checks.iter().map(|(component, check)| self.0.examine(component, check));
         let checks = join_all(examined).await;
         let status = match (checks.iter().all(|check| check.healthy), self.0.draining.is_cancelled()) {
             (false, _) => UNHEALTHY,
@@ -112,7 +120,7 @@ pub fn health_router(checks: HealthChecks) -> Router {
 pub struct Document;
 
 /// Whether the service is well, in short.
-#[utoipa::path(get, path = "/health", tag = "health", responses(
+#[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "health", responses(
     (status = 200, description = "It is well.", body = Health),
     (status = 503, description = "It is draining or a check failed.", body = Health),
 ))]
@@ -121,7 +129,7 @@ async fn short(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Whether the service can be given work.
-#[utoipa::path(get, path = "/health/ready", tag = "health", responses(
+#[utoipa::path(get, path = "/health/ready", operation_id = "get_readiness", tag = "health", responses(
     (status = 200, description = "It can.", body = Health),
     (status = 503, description = "It is draining or a check failed.", body = Health),
 ))]
@@ -130,7 +138,7 @@ async fn ready(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Whether the process answers; checks nothing else.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses(
+#[utoipa::path(get, path = "/health/live", operation_id = "get_liveness", tag = "health", responses(
     (status = 200, description = "It lives.", body = Health),
 ))]
 async fn live(State(checks): State<HealthChecks>) -> Response {
@@ -138,7 +146,7 @@ async fn live(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Every check with what was found and how long it took.
-#[utoipa::path(get, path = "/health/detailed", tag = "health", responses(
+#[utoipa::path(get, path = "/health/detailed", operation_id = "get_health_detailed", tag = "health", responses(
     (status = 200, description = "All is well.", body = Health),
     (status = 503, description = "It is draining or a check failed; the body names it.", body = Health),
 ))]
@@ -159,14 +167,28 @@ fn answer(code: StatusCode, health: Health) -> Response {
     (code, [(header::CACHE_CONTROL, "no-store")], Json(health)).into_response()
 }
 
-async fn examine(component: &str, check: &Check, patience: Duration) -> HealthCheck {
-    let started = Instant::now();
-    let found = tokio::time::timeout(patience, check()).await;
-    let found = found.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")));
-    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let healthy = found.is_ok();
-    let message = found.unwrap_or_else(|wrong| wrong);
-    HealthCheck { component: component.to_owned(), healthy, message, duration_us }
+impl Checks {
+    async fn examine(&self, component: &'static str, check: &Check) -> HealthCheck {
+        let started = Instant::now();
+        let found = tokio::time::timeout(self.patience, check()).await;
+        let found = found.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.patience)));
+        let (took, healthy) = (started.elapsed(), found.is_ok());
+        self.record(component, healthy, took);
+        HealthCheck {
+            component: component.to_owned(),
+            healthy,
+            message: found.unwrap_or_else(|wrong| wrong),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn record(&self, component: &'static str, healthy: bool, took: Duration) {
+        let status = if healthy { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
+        self.metrics.health_checks.add(1, labels::HealthCheck { component, status });
+        self.metrics.health_check_duration.record_duration(took, labels::Component { component });
+        let dependency = labels::Dependency { dependency: component };
+        self.metrics.health_dependency_up.set(i64::from(healthy), dependency);
+    }
 }
 
 impl fmt::Debug for HealthChecks {
@@ -179,7 +201,7 @@ impl fmt::Debug for HealthChecks {
 #[cfg(test)]
 mod tests {
     use super::{HealthChecks, health_router};
-    use crate::api::Health;
+    use crate::{api::Health, metrics::Metrics};
     use axum::{body::Body, http::Request};
     use std::time::Duration;
     use tokio_util::sync::CancellationToken;
@@ -192,7 +214,7 @@ mod tests {
         if draining {
             token.cancel();
         }
-        HealthChecks::builder("orchestration", "1.2.3", token)
+        HealthChecks::builder("orchestration", "1.2.3", token, &Metrics::disabled())
             .check("schema", || async { Ok("current".to_owned()) })
             .check("database", move || async move { database.map(str::to_owned).map_err(str::to_owned) })
             .build()
@@ -238,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_check_that_hangs_counts_as_failed() {
-        let checks = HealthChecks::builder("worker", "1", CancellationToken::new())
+        let checks = HealthChecks::builder("worker", "1", CancellationToken::new(), &Metrics::disabled())
             .check("database", std::future::pending)
             .patience(Duration::from_millis(1))
             .build();

@@ -1,7 +1,13 @@
 //! What every request passes: measurement, the caller's trace, panics, time and size limits.
 
 use super::{problem, trace};
-use crate::api::Problem;
+use crate::{
+    api::Problem,
+    metrics::{
+        Label, Metrics,
+        labels::{ActiveRequests, HttpRequest},
+    },
+};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
@@ -9,20 +15,26 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+/// The services speak plain HTTP; TLS ends before them.
+const SCHEME: &str = "http";
+
+/// The route of what matches none.
+const NO_ROUTE: &str = "unmatched";
+
 /// Puts the common layers around the routes of a service: bodies of at most `max_body_bytes`, problems for unknown
 /// routes, wrong methods and panics, one span and one measurement per request.
-pub fn common(router: Router, max_body_bytes: usize) -> Router {
+pub fn common(router: Router, metrics: &Metrics, max_body_bytes: usize) -> Router {
     router
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn_with_state(metrics.clone(), observe))
 }
 
 /// Answers for a handler that takes longer than `limit`; what it was doing is dropped.
@@ -40,9 +52,12 @@ fn too_slow(limit: Duration) -> Problem {
     }
 }
 
-async fn observe(request: Request, next: Next) -> Response {
+async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let span = span(&request, route.as_deref());
+    let span = span(&request, method, route.as_deref());
+    let _active = metrics.http_server_active_requests.hold(ActiveRequests { method, scheme: SCHEME });
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
@@ -50,13 +65,15 @@ async fn observe(request: Request, next: Next) -> Response {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", status.as_str());
     }
+    let route = route.map_or(Label::from(NO_ROUTE), Label::from);
+    let labels = HttpRequest { method, status: status.as_u16(), route, scheme: SCHEME };
+    metrics.http_server_request_duration.record_since(started, labels);
     response
 }
 
 /// The span of a request to the API; probes, scrapes and pages have none.
-fn span(request: &Request, route: Option<&str>) -> Span {
+fn span(request: &Request, method: &str, route: Option<&str>) -> Span {
     let Some(route) = route.filter(|route| route.starts_with("/v1/")) else { return Span::none() };
-    let method = method(request.method());
     let span = tracing::info_span!(
         "http",
         otel.name = format!("{method} {route}"),
@@ -94,7 +111,7 @@ fn method(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::{common, deadline};
-    use crate::{api::Problem, runtime::web::PROBLEM_JSON};
+    use crate::{api::Problem, metrics::Metrics, runtime::web::PROBLEM_JSON};
     use axum::{
         Router,
         body::{Body, Bytes},
@@ -116,7 +133,7 @@ mod tests {
             .route("/v1/echo", post(|body: Bytes| async { body }))
             .route("/v1/panic", get(panics))
             .route("/v1/hang", get(std::future::pending::<()>).layer(patience));
-        common(router, 10)
+        common(router, &Metrics::disabled(), 10)
     }
 
     async fn ask(method: &str, path: &str, body: &'static str) -> Response {

@@ -55,7 +55,7 @@ pub fn metrics_router(exposition: Exposition) -> Router {
 pub struct Document;
 
 /// What this process measured: OpenMetrics 1.0.0 when the header `accept` asks for it, else Prometheus text 0.0.4.
-#[utoipa::path(get, path = "/metrics", tag = "metrics", responses(
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "metrics", responses(
     (status = 200, description = "The metrics.", content(
         (String = "text/plain"),
         (String = "application/openmetrics-text"),

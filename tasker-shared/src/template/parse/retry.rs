@@ -35,10 +35,7 @@ pub(super) fn read(at: &At<'_>, problems: &mut Problems) -> Option<RetryOverride
 pub(super) fn check(at: &At<'_>, policy: &RetryPolicy, problems: &mut Problems) {
     let RetryPolicy { backoff_base_ms: base, max_backoff_ms: longest, .. } = policy;
     if base > longest {
-        let reason = format!(
-            "backoff_base_ms ({base}) is larger than max_backoff_ms ({longest}, unless given {})",
-            RetryPolicy::default().max_backoff_ms
-        );
+        let reason = format!("backoff_base_ms ({base}) is larger than max_backoff_ms ({longest})");
         at.problem(problems, reason);
     }
 }

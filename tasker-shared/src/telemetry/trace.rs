@@ -1,0 +1,234 @@
+//! Spans of the stations, written when their work has ended.
+//!
+//! A task may live for days and cross processes and restarts, so nothing is kept open: a span is written once, with its
+//! times, its computed id and its parent's. A trace that is not kept costs one hash.
+
+use super::{
+    context::{TraceParent, trace_id},
+    outbox::Outbox,
+    sampler::Sampler,
+};
+use crate::id::{CorrelationId, StepId, TaskId};
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{SpanId, SpanKind, TraceContextExt},
+};
+use opentelemetry_proto::{
+    tonic::trace::v1::{Span as Written, Status, span, status::StatusCode},
+    transform::common::tonic::Attributes,
+};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// The trace that a span belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// Names the trace.
+    pub correlation_id: CorrelationId,
+    /// Whether the caller who submitted the task keeps the trace, where that is known.
+    pub caller_sampled: Option<bool>,
+}
+
+impl From<CorrelationId> for Trace {
+    fn from(correlation_id: CorrelationId) -> Self {
+        Self { correlation_id, caller_sampled: None }
+    }
+}
+
+impl From<TraceParent> for Trace {
+    fn from(parent: TraceParent) -> Self {
+        Self { correlation_id: parent.correlation_id, caller_sampled: Some(parent.sampled) }
+    }
+}
+
+/// A finished piece of work.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// The station, or the operation below it.
+    pub name: &'static str,
+    /// From [`span_id`](super::context::span_id).
+    pub span_id: SpanId,
+    /// The span that caused it; `None` for the first of the trace.
+    pub parent: Option<SpanId>,
+    /// Other spans that it waited for, such as all parents of a join.
+    pub links: Vec<(CorrelationId, SpanId)>,
+    /// When it began.
+    pub start: SystemTime,
+    /// When it ended.
+    pub end: SystemTime,
+    /// Its role towards other spans.
+    pub kind: SpanKind,
+    /// What went wrong, if something did.
+    pub error: Option<String>,
+    /// What it worked on.
+    pub attributes: Vec<KeyValue>,
+}
+
+/// Writes spans; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tracing(Option<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    sampler: Sampler,
+    outbox: Arc<Outbox<Written>>,
+}
+
+impl Tracing {
+    pub(super) fn new(sampler: Sampler, outbox: Arc<Outbox<Written>>) -> Self {
+        Self(Some(Inner { sampler, outbox }))
+    }
+
+    /// Writes nothing.
+    pub const fn disabled() -> Self {
+        Self(None)
+    }
+
+    /// Whether spans of the trace are kept; every process decides alike.
+    pub fn keeps(&self, trace: impl Into<Trace>) -> bool {
+        let trace = trace.into();
+        self.0.as_ref().is_some_and(|inner| inner.sampler.keeps(trace_id(trace.correlation_id), trace.caller_sampled))
+    }
+
+    /// Writes a span if its trace is kept; `span` is not called otherwise.
+    pub fn record(&self, trace: impl Into<Trace>, span: impl FnOnce() -> Span) {
+        let trace = trace.into();
+        if let Some(inner) = &self.0
+            && self.keeps(trace)
+        {
+            inner.outbox.put(written(trace.correlation_id, span()));
+        }
+    }
+
+    /// A live span around a handler: what its author traces and logs joins the trace as a child of the `execute` span
+    /// `execute`, which is written by [`record`](Self::record) when the handler has ended.
+    pub fn handler_span(
+        &self,
+        trace: impl Into<Trace>,
+        execute: SpanId,
+        task: TaskId,
+        step: StepId,
+        step_name: &str,
+    ) -> tracing::Span {
+        let trace = trace.into();
+        let correlation_id = trace.correlation_id;
+        let span = tracing::info_span!(
+            "handler",
+            %correlation_id,
+            span_id = %execute,
+            task.id = %task,
+            step.id = %step,
+            step.name = step_name,
+        );
+        if self.0.is_some() {
+            let parent = TraceParent { correlation_id, span_id: execute, sampled: self.keeps(trace) };
+            let _a_disabled_span_has_no_parent =
+                span.set_parent(Context::new().with_remote_span_context(parent.span_context()));
+        }
+        span
+    }
+}
+
+fn written(correlation_id: CorrelationId, span: Span) -> Written {
+    let end = nanos(span.end).max(nanos(span.start));
+    let (status, events) = match span.error {
+        Some(message) => (failed(message.clone()), vec![exception(message, end)]),
+        None => (Status::default(), Vec::new()),
+    };
+    Written {
+        trace_id: correlation_id.0.as_bytes().to_vec(),
+        span_id: span.span_id.to_bytes().to_vec(),
+        parent_span_id: span.parent.map(|parent| parent.to_bytes().to_vec()).unwrap_or_default(),
+        flags: 1,
+        name: span.name.to_owned(),
+        kind: span::SpanKind::from(span.kind).into(),
+        start_time_unix_nano: nanos(span.start),
+        end_time_unix_nano: end,
+        attributes: Attributes::from(span.attributes).0,
+        events,
+        links: span.links.into_iter().map(link).collect(),
+        status: Some(status),
+        ..Written::default()
+    }
+}
+
+fn failed(message: String) -> Status {
+    Status { code: StatusCode::Error.into(), message }
+}
+
+fn exception(message: String, at: u64) -> span::Event {
+    span::Event {
+        time_unix_nano: at,
+        name: "exception".to_owned(),
+        attributes: Attributes::from([KeyValue::new("exception.message", message)]).0,
+        dropped_attributes_count: 0,
+    }
+}
+
+fn link((correlation_id, span_id): (CorrelationId, SpanId)) -> span::Link {
+    span::Link {
+        trace_id: correlation_id.0.as_bytes().to_vec(),
+        span_id: span_id.to_bytes().to_vec(),
+        flags: 1,
+        ..span::Link::default()
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            context::{Station, span_id},
+            outbox::Outbox,
+            sampler::Sampler,
+        },
+        Span, Trace, Tracing,
+    };
+    use crate::id::{CorrelationId, StepId};
+    use opentelemetry::{KeyValue, trace::SpanKind};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn execute(step: StepId) -> Span {
+        Span {
+            name: Station::Execute.as_str(),
+            span_id: span_id(step.0, 1, Station::Execute),
+            parent: Some(span_id(step.0, 1, Station::Claim)),
+            links: Vec::new(),
+            start: UNIX_EPOCH + Duration::from_secs(10),
+            end: UNIX_EPOCH + Duration::from_secs(12),
+            kind: SpanKind::Internal,
+            error: Some("no such account".to_owned()),
+            attributes: vec![KeyValue::new("step.name", "pay")],
+        }
+    }
+
+    #[test]
+    fn a_span_has_the_correlation_id_as_trace_and_its_error_as_status_and_event() {
+        let outbox = Outbox::new(10, 10);
+        let tracing = Tracing::new(Sampler::new(1.0, true), outbox.clone());
+        let (correlation, step) = (CorrelationId::generate(), StepId::generate());
+        tracing.record(correlation, || execute(step));
+        let [span] = outbox.take(10).try_into().unwrap();
+        assert_eq!(span.trace_id, correlation.0.as_bytes());
+        assert_eq!(span.parent_span_id, span_id(step.0, 1, Station::Claim).to_bytes());
+        assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 2_000_000_000);
+        assert_eq!(span.status.unwrap().message, "no such account");
+        assert_eq!(span.events[0].name, "exception");
+    }
+
+    #[test]
+    fn a_trace_that_is_not_kept_builds_nothing() {
+        let tracing = Tracing::new(Sampler::new(1.0, true), Outbox::new(10, 10));
+        let dropped = Trace { correlation_id: CorrelationId::generate(), caller_sampled: Some(false) };
+        tracing.record(dropped, || unreachable!("the trace is not kept"));
+        Tracing::disabled().record(CorrelationId::generate(), || unreachable!("tracing is off"));
+    }
+}
