@@ -237,8 +237,7 @@ impl<'a> Work<'a> {
         let (from, to) = (StepState::Error, StepState::Enqueued);
         let reason = self.reason.as_deref();
         let (task, actor) = (self.task.id, &self.actor);
-        let moved =
-            operations::move_steps(&mut self.session, task, name, &[from], to, None, actor, reason).await?;
+        let moved = operations::move_steps(&mut self.session, task, name, &[from], to, None, actor, reason).await?;
         let all = operations::steps(&mut self.session, task).await?;
         let moved: Vec<_> = moved.iter().filter_map(|m| all.iter().find(|s| s.id == m.step_id)).collect();
         let info = self.info();

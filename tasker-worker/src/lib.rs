@@ -1,4 +1,4 @@
 //! The Tasker worker: claims steps, runs handlers, reports outcomes.
 
-pub mod handler;
 pub mod examples;
+pub mod handler;

@@ -366,3 +366,27 @@ async fn completions_are_printed_for_every_shell() {
         assert!(ran.exit == Exit::Ok && ran.out.contains("tasker"), "{shell}");
     }
 }
+
+#[tokio::test]
+async fn a_database_that_is_not_given_is_asked_for() {
+    let ran = run(&["db", "status"], &[], "").await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("DATABASE_URL"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_database_address_that_is_none_ends_with_code_4_and_keeps_the_password() {
+    let ran = run(&["db", "migrate", "--database-url", "mysql://a:secret@b/c"], &[], "").await;
+    assert_eq!(ran.exit, Exit::Unreachable, "{ran:?}");
+    assert!(!ran.err.contains("secret"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_catalogue_of_metrics_is_listed_and_searched() {
+    let all = run(&["metrics", "list", "--json"], &[], "").await.json()["metrics"].as_array().unwrap().clone();
+    assert_eq!(all.len(), tasker_shared::metrics::CATALOG.len());
+    let name = all[0]["prometheus_name"].as_str().unwrap();
+    let ran = run(&["metrics", "list", name], &[], "").await;
+    assert!(ran.exit == Exit::Ok && ran.out.lines().nth(1).unwrap().starts_with(name), "{ran:?}");
+    assert_eq!(run(&["metrics", "list", "no_such_metric"], &[], "").await.exit, Exit::NotFound);
+}
