@@ -64,7 +64,9 @@ pub const ALL: &[(&str, Function)] = &[
 impl<'a> Call<'a> {
     /// The result of the step `name`, which this one depends on.
     fn parent(&self, name: &str) -> Result<&'a Value, Failed> {
-        self.parents.get(name).ok_or_else(|| Failed::for_good(format!("this step needs the result of `{name}`; add it to its dependencies")))
+        self.parents.get(name).ok_or_else(|| {
+            Failed::for_good(format!("this step needs the result of `{name}`; add it to its dependencies"))
+        })
     }
 
     fn input_text(&self, key: &str) -> Result<&'a str, Failed> {

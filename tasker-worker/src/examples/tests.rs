@@ -72,7 +72,9 @@ fn the_sequence_calculates_its_number() {
 
 #[test]
 fn numbers_that_are_too_large_or_not_even_fail_for_good() {
-    let call = |input: &Value| super::math::square(&Call { input, parents: &Map::new(), initialization: &Map::new(), attempt: 1 });
+    let call = |input: &Value| {
+        super::math::square(&Call { input, parents: &Map::new(), initialization: &Map::new(), attempt: 1 })
+    };
     let failed = |message: &str| Err(Failed { message: message.to_owned(), retryable: false });
     assert_eq!(call(&json!({"even_number": 4_000_000_000i64})), failed("4000000000 squared is too large"));
     assert_eq!(call(&json!({"even_number": 3})), failed("the input needs the even number `even_number`"));
@@ -87,7 +89,10 @@ fn the_diamond_adds_its_branches() {
 #[test]
 fn an_order_is_charged_on_the_third_attempt_and_confirmed() {
     let results = run(&compiled("order_fulfillment.yaml"), &order()).unwrap();
-    assert_eq!(results["charge_payment"], json!({"payment_id": "payment-A-1001", "charged_cents": 7_448, "attempts": 3}));
+    assert_eq!(
+        results["charge_payment"],
+        json!({"payment_id": "payment-A-1001", "charged_cents": 7_448, "attempts": 3})
+    );
     assert_eq!(
         results["send_confirmation"],
         json!({"to": "ada@example.org", "message": "Dear Ada, your order A-1001 is on its way: track-A-1001"})
@@ -119,12 +124,21 @@ fn the_weather_report_has_the_right_figures() {
     let directory = tempfile::tempdir().unwrap();
     let results = run(&compiled("weather_report.yaml"), &weather(directory.path())).unwrap();
     let loaded = &results["load_and_validate"];
-    assert_eq!((&loaded["rows"], &loaded["first_date"], &loaded["last_date"]), (&json!(1_461), &json!("2012-01-01"), &json!("2015-12-31")));
+    assert_eq!(
+        (&loaded["rows"], &loaded["first_date"], &loaded["last_date"]),
+        (&json!(1_461), &json!("2012-01-01"), &json!("2015-12-31"))
+    );
     let report = &results["write_report"];
     let row = |row: &Value| {
         let numbers = [
-            "days", "precipitation_total", "precipitation_mean", "temp_max_mean", "temp_max_highest", "temp_min_mean",
-            "temp_min_lowest", "wind_mean",
+            "days",
+            "precipitation_total",
+            "precipitation_mean",
+            "temp_max_mean",
+            "temp_max_highest",
+            "temp_min_mean",
+            "temp_min_lowest",
+            "wind_mean",
         ];
         numbers.map(|key| row[key].as_f64().unwrap())
     };
@@ -145,13 +159,19 @@ fn the_weather_report_has_the_right_figures() {
     assert_eq!(row(&calendar[6]), [124.0, 48.2, 0.39, 26.0, 35.0, 14.2, 9.4, 2.91]);
     assert_eq!(row(&calendar[11])[5], 3.33, "an exact half, 3.325, goes away from zero");
     let months = results["monthly_statistics"]["months"].as_array().unwrap();
-    assert_eq!((months.len(), &months[25]["period"], &months[47]["period"]), (48, &json!("2014-02"), &json!("2015-12")));
+    assert_eq!(
+        (months.len(), &months[25]["period"], &months[47]["period"]),
+        (48, &json!("2014-02"), &json!("2015-12"))
+    );
     assert_eq!(row(&months[25]), [28.0, 155.2, 5.54, 8.2, 14.4, 2.64, -6.0, 4.53]);
     assert_eq!(row(&months[47]), [31.0, 284.5, 9.18, 8.38, 15.6, 3.83, -2.1, 4.34]);
     assert_eq!(months[47]["weather"], json!({"fog": 25, "sun": 6}));
 
     let text = std::fs::read_to_string(directory.path().join("out/report.md")).unwrap();
-    assert!(text.contains("| 2014 | 365 | 1232.8 | 3.38 | 17.00 | 35.6 | 8.66 | -6 | 3.39 | fog 151, rain 3, sun 211 |"), "{text}");
+    assert!(
+        text.contains("| 2014 | 365 | 1232.8 | 3.38 | 17.00 | 35.6 | 8.66 | -6 | 3.39 | fog 151, rain 3, sun 211 |"),
+        "{text}"
+    );
     assert_eq!(text.lines().filter(|line| line.starts_with("| 20")).count(), 4 + 48);
     assert!(serde_json::to_string(&results).unwrap().len() < 40_000, "results stay small");
 }
@@ -160,13 +180,25 @@ fn the_weather_report_has_the_right_figures() {
 fn a_table_that_changes_after_its_check_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("table.csv");
-    std::fs::write(&path, "date,precipitation,temp_max,temp_min,wind,weather\n2012/01/01,0.0,12.8,5.0,4.7,sun\n").unwrap();
+    std::fs::write(&path, "date,precipitation,temp_max,temp_min,wind,weather\n2012/01/01,0.0,12.8,5.0,4.7,sun\n")
+        .unwrap();
     let input = json!({"csv_path": path, "report_path": "unused"});
     let mut parents = Map::new();
-    let loaded = super::weather::load_and_validate(&Call { input: &input, parents: &parents, initialization: &Map::new(), attempt: 1 });
+    let loaded = super::weather::load_and_validate(&Call {
+        input: &input,
+        parents: &parents,
+        initialization: &Map::new(),
+        attempt: 1,
+    });
     parents.insert("load_and_validate".to_owned(), loaded.unwrap());
-    std::fs::write(&path, "date,precipitation,temp_max,temp_min,wind,weather\n2012/01/01,9.0,12.8,5.0,4.7,sun\n").unwrap();
-    let counted = super::weather::yearly_statistics(&Call { input: &input, parents: &parents, initialization: &Map::new(), attempt: 1 });
+    std::fs::write(&path, "date,precipitation,temp_max,temp_min,wind,weather\n2012/01/01,9.0,12.8,5.0,4.7,sun\n")
+        .unwrap();
+    let counted = super::weather::yearly_statistics(&Call {
+        input: &input,
+        parents: &parents,
+        initialization: &Map::new(),
+        attempt: 1,
+    });
     let failed = counted.unwrap_err();
     assert_eq!(failed.message, format!("{} has changed since it was checked", path.display()));
     assert!(!failed.retryable);

@@ -72,9 +72,16 @@ mod tests {
 
     #[test]
     fn means_are_rounded_to_two_decimals_with_halves_away_from_zero() {
-        for (thousandths, count, expected) in
-            [(5, 1, 0.01), (4, 1, 0.0), (-5, 1, -0.01), (-4, 1, 0.0), (10_000, 3, 3.33), (20_000, 3, 6.67), (3_325, 1, 3.33), (15, 3, 0.01)]
-        {
+        for (thousandths, count, expected) in [
+            (5, 1, 0.01),
+            (4, 1, 0.0),
+            (-5, 1, -0.01),
+            (-4, 1, 0.0),
+            (10_000, 3, 3.33),
+            (20_000, 3, 6.67),
+            (3_325, 1, 3.33),
+            (15, 3, 0.01),
+        ] {
             assert_eq!(hundredths(thousandths, count), expected, "{thousandths}/{count}");
         }
     }

@@ -36,7 +36,9 @@ pub(super) fn load_and_validate(call: &Call<'_>) -> Result<Value, Failed> {
 pub(super) fn yearly_statistics(call: &Call<'_>) -> Result<Value, Failed> {
     let days = checked_days(call)?;
     let years = figures::by(&days, |day| day.year().to_string());
-    Ok(json!({ "overall": figures::by(&days, |_| "all".to_owned()).pop().map(|group| group.statistics), "years": years }))
+    Ok(
+        json!({ "overall": figures::by(&days, |_| "all".to_owned()).pop().map(|group| group.statistics), "years": years }),
+    )
 }
 
 /// The figures of each calendar month over all years, and of each month of each year.

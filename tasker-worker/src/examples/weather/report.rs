@@ -4,7 +4,8 @@ use super::figures::{Group, Statistics};
 use serde_json::Value;
 use std::fmt::Write;
 
-const COLUMNS: &str = "days | precipitation mm | mean | mean high °C | highest | mean low °C | lowest | wind m/s | weather";
+const COLUMNS: &str =
+    "days | precipitation mm | mean | mean high °C | highest | mean low °C | lowest | wind m/s | weather";
 
 /// The whole report over the table that `source` describes.
 pub(super) fn markdown(source: &Value, overall: &Statistics, sections: &[(&str, Vec<Group>)]) -> String {

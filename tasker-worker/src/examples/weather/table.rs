@@ -80,7 +80,8 @@ fn row(line: &str) -> Result<Day, String> {
 
 fn parse_date(text: &str) -> Result<NaiveDate, String> {
     let wrong = || format!("date: expected a day such as 2012/01/31, found `{text}`");
-    let shape_is_right = text.len() == 10 && text.bytes().enumerate().all(|(at, b)| if at == 4 || at == 7 { b == b'/' } else { b.is_ascii_digit() });
+    let shape_is_right = text.len() == 10
+        && text.bytes().enumerate().all(|(at, b)| if at == 4 || at == 7 { b == b'/' } else { b.is_ascii_digit() });
     if !shape_is_right {
         return Err(wrong());
     }
@@ -99,7 +100,8 @@ fn thousandths(column: &str, text: &str) -> Result<i64, String> {
     let wrong = || format!("{column}: expected a number with up to 3 decimals, found `{text}`");
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let all_digits = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let all_digits =
+        |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     if !all_digits(whole, 6) || !all_digits(fraction, 3) {
         return Err(wrong());
     }
