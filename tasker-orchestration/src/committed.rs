@@ -122,8 +122,7 @@ impl Committed {
             moved(*from, StepState::Enqueued);
         }
         for step in &self.processed {
-            let labels =
-                || labels::StepResult { correlation_id: step.task.correlation_id, result_type: step.result };
+            let labels = || labels::StepResult { correlation_id: step.task.correlation_id, result_type: step.result };
             metrics.step_results_processed.add(1, labels());
             metrics.step_result_processing_duration.record_duration(share(took, self.processed.len()), labels());
             moved(StepState::Reported, end_of(step.verdict));
@@ -240,8 +239,7 @@ fn count_end(orchestration: &Orchestration, ended: &Ended, from: TaskState, took
     let labels = labels::FinalState { correlation_id: ended.correlation_id, final_state };
     metrics.task_finalization_duration.record_duration(took, labels);
     let whole = (ended.finished_at - ended.created_at).to_std().unwrap_or_default();
-    let labels =
-        labels::EndedTask { final_state, namespace: ended.namespace.clone(), task_type: ended.name.clone() };
+    let labels = labels::EndedTask { final_state, namespace: ended.namespace.clone(), task_type: ended.name.clone() };
     metrics.task_duration.record_duration(whole, labels);
     metrics.tasks_transitions.add(1, labels::TaskTransition { from: Some(from), to: final_state });
 }

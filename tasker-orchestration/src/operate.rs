@@ -237,8 +237,7 @@ impl<'a> Work<'a> {
         let (from, to) = (StepState::Error, StepState::Enqueued);
         let reason = self.reason.as_deref();
         let (task, actor) = (self.task.id, &self.actor);
-        let moved =
-            operations::move_steps(&mut self.session, task, name, &[from], to, None, actor, reason).await?;
+        let moved = operations::move_steps(&mut self.session, task, name, &[from], to, None, actor, reason).await?;
         let all = operations::steps(&mut self.session, task).await?;
         let moved: Vec<_> = moved.iter().filter_map(|m| all.iter().find(|s| s.id == m.step_id)).collect();
         let info = self.info();
@@ -268,7 +267,7 @@ impl<'a> Work<'a> {
             let reason = "contains the character \\u0000, which PostgreSQL cannot store".to_owned();
             return Err(Error::Invalid { field: "result", reason });
         }
-        let templates = self.orchestration.compiled(&mut self.session, [self.task.template_id]).await?;
+        let templates = self.orchestration.compiled(&mut self.session, vec![self.task.template_id]).await?;
         let template = crate::initialize::known(&templates, self.task.template_id)?;
         let Some(index) = template.index(step) else { return Ok(()) };
         template.validate_result(index, result).map_err(|violation| Error::ResultInvalid {

@@ -124,21 +124,25 @@ async fn accept(
 ) -> Result<(Answers, Accepted), Error> {
     let questions: Vec<_> =
         asked.iter().map(|task| (task.namespace.clone(), task.name.clone(), task.version.clone())).collect();
-    let distinct: Vec<_> = questions.iter().filter(|q| is_storable(q)).cloned().collect::<HashSet<_>>().into_iter().collect();
+    let distinct: Vec<_> =
+        questions.iter().filter(|q| is_storable(q)).cloned().collect::<HashSet<_>>().into_iter().collect();
     let resolved = templates::resolve(session, &distinct).await?;
     let ids: HashMap<_, TemplateId> = resolved
         .into_iter()
         .filter_map(|r| Some((distinct.get(usize::try_from(r.question - 1).ok()?)?.clone(), r.id)))
         .collect();
-    let compiled = orchestration.compiled(session, ids.values().copied()).await?;
-    let now = if asked.iter().any(|task| task.run_at.is_some()) { Some(storage::tasks::now(session).await?) } else { None };
+    let compiled = orchestration.compiled(session, ids.values().copied().collect()).await?;
+    let now =
+        if asked.iter().any(|task| task.run_at.is_some()) { Some(storage::tasks::now(session).await?) } else { None };
     let mut answers: Answers = Vec::with_capacity(asked.len());
     let mut accepted = Vec::with_capacity(asked.len());
     let mut registered = None;
     for (place, (task, question)) in asked.into_iter().zip(questions).enumerate() {
         let found = ids.get(&question).and_then(|id| Some((*id, compiled.get(id)?)));
         let checked = match found {
-            Some((id, template)) => check(orchestration, task, id, template, now).map(|task| (task, Arc::clone(template))),
+            Some((id, template)) => {
+                check(orchestration, task, id, template, now).map(|task| (task, Arc::clone(template)))
+            }
             None => {
                 if registered.is_none() {
                     registered = Some(templates::list(session).await?);

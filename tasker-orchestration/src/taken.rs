@@ -88,11 +88,7 @@ async fn alone<W: Work>(orchestration: &Orchestration, message: &Message) -> Res
     Ok(())
 }
 
-async fn park<W: Work>(
-    orchestration: &Orchestration,
-    message: &Message,
-    why: &Error,
-) -> Result<(), storage::Error> {
+async fn park<W: Work>(orchestration: &Orchestration, message: &Message, why: &Error) -> Result<(), storage::Error> {
     tracing::error!(queue = W::QUEUE, message = message.msg_id, error = %why, "a message failed too often and is parked");
     let mut session = orchestration.database().begin("park").await?;
     queue::delete(&mut session, W::QUEUE, &[message.msg_id]).await?;

@@ -37,7 +37,7 @@ pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result
         [] => Vec::new(),
         _ => overview::doorbells(&mut session, &task.summary.namespace, &on_queue).await?,
     };
-    let templates = orchestration.compiled(&mut session, [task.template_id]).await?;
+    let templates = orchestration.compiled(&mut session, vec![task.template_id]).await?;
     let handlers = templates.values().flat_map(|template| template.steps());
     let facts = Facts {
         now: tasks::now(&mut session).await?,
@@ -47,11 +47,8 @@ pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result
         task,
     };
     let steps = facts.task.steps.iter().filter(|step| !step.state.satisfies_dependents());
-    let steps = steps.map(|step| StepExplanation {
-        step: step.name.clone(),
-        state: step.state,
-        because: facts.because(step),
-    });
+    let steps =
+        steps.map(|step| StepExplanation { step: step.name.clone(), state: step.state, because: facts.because(step) });
     Ok(Explanation { task_id: id, state: facts.task.summary.state, steps: steps.collect(), summary: facts.summary() })
 }
 
@@ -102,11 +99,16 @@ impl Facts {
     fn because(&self, step: &StepDetail) -> String {
         let failure = step.error.as_ref().map(|e| format!("{}: {}", e.kind, e.message)).unwrap_or_default();
         match step.state {
-            StepState::Pending if step.waiting_on == 0 => "It is ready and waits for its task to be resumed.".to_owned(),
+            StepState::Pending if step.waiting_on == 0 => {
+                "It is ready and waits for its task to be resumed.".to_owned()
+            }
             StepState::Pending => self.waits_for(step),
             StepState::Enqueued => self.enqueued(step),
             StepState::InProgress => {
-                let lease = self.doorbells.get(&step.step_id).map(|d| format!("; its lease lasts {}", self.until(d.visible_at)));
+                let lease = self
+                    .doorbells
+                    .get(&step.step_id)
+                    .map(|d| format!("; its lease lasts {}", self.until(d.visible_at)));
                 let since = step.started_at.map(|at| format!(" for {}", self.since(at)));
                 format!(
                     "Worker {} runs attempt {}{}{}.",
@@ -162,7 +164,9 @@ impl Facts {
 
     fn serves(&self) -> impl Iterator<Item = &WorkerSummary> {
         let namespace = self.task.summary.namespace.as_str();
-        self.workers.iter().filter(move |worker| worker.live && worker.namespaces.iter().any(|n| n == "*" || n == namespace))
+        self.workers
+            .iter()
+            .filter(move |worker| worker.live && worker.namespaces.iter().any(|n| n == "*" || n == namespace))
     }
 
     fn until(&self, at: DateTime<Utc>) -> String {
@@ -188,6 +192,9 @@ mod tests {
 
     #[test]
     fn times_are_spelled_in_the_unit_that_reads_best() {
-        assert_eq!([spelled(-5), spelled(1_500), spelled(61_000), spelled(600_000)], ["0 ms", "1500 ms", "61 s", "10 min"]);
+        assert_eq!(
+            [spelled(-5), spelled(1_500), spelled(61_000), spelled(600_000)],
+            ["0 ms", "1500 ms", "61 s", "10 min"]
+        );
     }
 }

@@ -201,7 +201,8 @@ pub struct Standing {
 /// # Errors
 /// [`Error::Statement`].
 pub async fn steps(session: &mut Session, task: TaskId) -> Result<Vec<Standing>, Error> {
-    let query =
-        sqlx::query_as("-- list_steps\nselect id, name, state, attempt from tasker.steps where task_id = $1 order by position");
+    let query = sqlx::query_as(
+        "-- list_steps\nselect id, name, state, attempt from tasker.steps where task_id = $1 order by position",
+    );
     session.fetch("list_steps", query.bind(task)).await
 }

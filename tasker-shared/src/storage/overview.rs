@@ -47,7 +47,8 @@ impl From<SummaryRow> for TaskSummary {
     }
 }
 
-const SUMMARY: &str = "t.id, t.namespace, t.name, t.version, t.state, t.correlation_id, t.priority, t.tags, t.created_at,
+const SUMMARY: &str =
+    "t.id, t.namespace, t.name, t.version, t.state, t.correlation_id, t.priority, t.tags, t.created_at,
     t.finished_at, n.total as steps_total, n.total - t.remaining_steps as steps_done";
 
 /// Tasks that fit `filter`, the newest first, at most `limit`.
