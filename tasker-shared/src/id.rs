@@ -7,9 +7,8 @@ use uuid::Uuid;
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(transparent)]
-        #[sqlx(transparent)]
         pub struct $name(pub Uuid);
 
         impl $name {
@@ -41,6 +40,8 @@ ids! {
     WorkerId
     /// One parked message.
     DeadLetterId
+    /// One request that the service failed to answer; joins the answer with the log.
+    RequestId
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where ids are made")]

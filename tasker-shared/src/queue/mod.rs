@@ -1,1 +1,204 @@
-//! All statements on queue tables.
+//! PGMQ queues: their names, and every statement on their tables alone.
+//!
+//! Messages are read in the order of their visibility time, which PGMQ indexes: an invisible message costs nothing
+//! to pass, and a higher priority is an earlier time ([`HEAD_START_SECONDS`] for each point), so that nothing waits for ever.
+//! PGMQ's own functions work on the same tables.
+
+use crate::{
+    id::{CorrelationId, StepId, TaskId},
+    storage::{Error, Session},
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use std::{fmt, sync::Arc};
+
+/// Tasks that were submitted by SQL and wait for station *initialize*.
+pub const TASK_REQUESTS: &str = "task_requests";
+
+/// Outcomes that wait for station *process*.
+pub const STEP_RESULTS: &str = "step_results";
+
+/// How much earlier one point of priority lets a step be read, in seconds.
+pub const HEAD_START_SECONDS: i32 = 60;
+
+/// The longest part of a namespace's name that fits into the name of its queue, in bytes.
+const LONGEST_PLAIN: usize = 36;
+
+/// The queue of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueName(Arc<str>);
+
+impl QueueName {
+    /// The queue that carries the steps of `namespace`: named after it, or after its hash where PGMQ does not allow the name.
+    pub fn of_namespace(namespace: &str) -> Self {
+        let plain = namespace.len() <= LONGEST_PLAIN
+            && namespace.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        Self(if plain {
+            format!("worker_{namespace}").into()
+        } else {
+            let hash: String = Sha256::digest(namespace).iter().take(12).map(|b| format!("{b:02x}")).collect();
+            format!("workerx_{hash}").into()
+        })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The table, ready for SQL. Names are made of lower-case letters, digits and `_` alone.
+    pub fn table(&self) -> String {
+        format!("pgmq.q_{}", self.0)
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A message that was taken or read.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Message {
+    /// Its id in the queue.
+    pub msg_id: i64,
+    /// How often it was read before.
+    pub read_ct: i32,
+    /// When it was sent.
+    pub enqueued_at: DateTime<Utc>,
+    /// What it says.
+    pub message: Value,
+    /// Trace context.
+    pub headers: Option<Value>,
+}
+
+/// Creates a queue, and settings that keep a busy one small; an existing one stays.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn create(connection: &mut PgConnection, queue: &str) -> Result<(), Error> {
+    let failed = |source| Error::Statement { doing: "create_queue", source };
+    sqlx::query("select pgmq.create($1)").bind(queue).execute(&mut *connection).await.map_err(failed)?;
+    sqlx::query(&format!(
+        "alter table pgmq.q_{queue} set (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0,
+         autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0,
+         autovacuum_analyze_scale_factor = 0.0, autovacuum_analyze_threshold = 5000)"
+    ))
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed)
+}
+
+/// Takes up to `limit` visible messages: they are gone when the transaction commits, and back when it does not.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn take(session: &mut Session, queue: &'static str, limit: i64) -> Result<Vec<Message>, Error> {
+    let sql = format!(
+        "-- take_messages
+         with visible as (
+             select msg_id from pgmq.q_{queue} where vt <= clock_timestamp()
+              order by vt limit $1 for update skip locked)
+         delete from pgmq.q_{queue} q where q.msg_id = any (array (select msg_id from visible))
+         returning q.msg_id, q.read_ct, q.enqueued_at, q.message, q.headers"
+    );
+    session.fetch("take_messages", sqlx::query_as(&sql).bind(limit)).await
+}
+
+/// Reads one visible message and hides it for `seconds`, so that work which fails on it leaves a trace in its read count.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn read_one(session: &mut Session, queue: &'static str, seconds: i32) -> Result<Option<Message>, Error> {
+    let query = sqlx::query_as(
+        "-- read_message
+         select msg_id, read_ct, enqueued_at, message, headers from pgmq.read($1, $2, 1)",
+    );
+    session.fetch_optional("read_message", query.bind(queue).bind(seconds)).await
+}
+
+/// Deletes messages.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn delete(session: &mut Session, queue: &str, ids: &[i64]) -> Result<u64, Error> {
+    let sql = format!("-- delete_messages\ndelete from pgmq.q_{queue} where msg_id = any ($1)");
+    session.execute("delete_messages", sqlx::query(&sql).bind(ids)).await
+}
+
+/// Sends messages, each with its headers.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn send(session: &mut Session, queue: &str, messages: &[Value], headers: &[Value]) -> Result<u64, Error> {
+    let sql = format!(
+        "-- send_messages
+         insert into pgmq.q_{queue} (vt, message, headers)
+         select clock_timestamp(), m.message, m.headers from unnest($1::jsonb[], $2::jsonb[]) m (message, headers)"
+    );
+    session.execute("send_messages", sqlx::query(&sql).bind(messages).bind(headers)).await
+}
+
+/// The doorbell of an enqueued step.
+#[derive(Debug, Clone)]
+pub struct StepMessage {
+    /// The step.
+    pub step_id: StepId,
+    /// Its task.
+    pub task_id: TaskId,
+    /// Its task's priority.
+    pub priority: i16,
+    /// Joins the step with its trace, logs and metrics.
+    pub correlation_id: CorrelationId,
+    /// W3C trace context of the span that enqueued it.
+    pub traceparent: String,
+}
+
+/// Sends the doorbells of enqueued steps to the queue of their namespace.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn send_steps(session: &mut Session, queue: &QueueName, steps: &[StepMessage]) -> Result<u64, Error> {
+    let sql = format!(
+        "-- send_steps
+         insert into {} (vt, message, headers)
+         select clock_timestamp() - m.priority * interval '{HEAD_START_SECONDS} seconds',
+                jsonb_build_object('task_id', m.task_id, 'step_id', m.step_id),
+                jsonb_build_object('correlation_id', m.correlation_id, 'traceparent', m.traceparent)
+           from unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::uuid[], $5::text[])
+                m (step_id, task_id, priority, correlation_id, traceparent)",
+        queue.table()
+    );
+    let query = sqlx::query(&sql)
+        .bind(steps.iter().map(|s| s.step_id).collect::<Vec<_>>())
+        .bind(steps.iter().map(|s| s.task_id).collect::<Vec<_>>())
+        .bind(steps.iter().map(|s| s.priority).collect::<Vec<_>>())
+        .bind(steps.iter().map(|s| s.correlation_id).collect::<Vec<_>>())
+        .bind(steps.iter().map(|s| s.traceparent.as_str()).collect::<Vec<_>>());
+    session.execute("send_steps", query).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::QueueName;
+
+    #[test]
+    fn a_plain_namespace_names_its_queue() {
+        assert_eq!(QueueName::of_namespace("rust_e2e_linear").as_str(), "worker_rust_e2e_linear");
+    }
+
+    #[test]
+    fn any_other_namespace_has_a_queue_of_legal_name_and_length() {
+        for namespace in ["Orders", "a-b", "a.b", "'; drop table x; --", &"n".repeat(255)] {
+            let queue = QueueName::of_namespace(namespace);
+            assert!(queue.as_str().len() <= 43 && queue.as_str().starts_with("workerx_"), "{queue}");
+            assert!(queue.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+        }
+        assert_ne!(QueueName::of_namespace("A"), QueueName::of_namespace("a"));
+        assert_ne!(QueueName::of_namespace("A-b"), QueueName::of_namespace("A_b"));
+    }
+}

@@ -1,1 +1,10 @@
-//! Loops, wake-up and shutdown.
+//! Wake-up, the two shapes of loops, and what the HTTP of both services has in common.
+//!
+//! A [`consume`] loop is woken by a queue; a [`sweep`] is woken by time, takes no input, and repairs what the line missed.
+
+mod bell;
+mod loops;
+pub mod web;
+
+pub use bell::{Bell, Finished, Subscription, Topic, Wake};
+pub use loops::{Turn, consume, sweep};

@@ -1,1 +1,28 @@
-//! All statements on the tables of schema `tasker`.
+//! All statements on the tables of schema `tasker`: one file per aggregate, one statement per function.
+//!
+//! Statements that change a state name the states they expect and return the rows they changed: a lost race is a
+//! row that is missing from the answer. Statements that also touch a queue, so that state and doorbell commit
+//! together, stand here and take the queue's table from [`crate::queue`].
+
+mod compiled;
+mod database;
+mod error;
+mod types;
+
+pub mod dead_letters;
+pub mod history;
+pub mod leases;
+pub mod operations;
+pub mod overview;
+pub mod repair;
+pub mod reports;
+pub mod schema;
+pub mod steps;
+pub mod tasks;
+pub mod templates;
+pub mod timers;
+pub mod workers;
+
+pub use compiled::CompiledTemplates;
+pub use database::{Database, Options, Session};
+pub use error::Error;

@@ -1,5 +1,30 @@
 //! Templates: what a workflow is, read from YAML, checked whole, immutable once used.
+//!
+//! A file goes [`parse`] -> [`Template`] -> [`Template::for_environment`] -> [`Compiled`]; the last is what a task is
+//! submitted to and run by.
 
+mod checksum;
+mod compiled;
+pub mod dag;
+pub mod graph;
 pub mod model;
+mod parse;
+mod problem;
+mod read;
+mod schema;
+mod source;
+pub mod wfformat;
+mod write;
 
-pub use model::{Handler, Lifecycle, StepTemplate, Template};
+pub use checksum::{canonical_json, checksum};
+pub use compiled::Compiled;
+pub use dag::Dag;
+pub use model::{Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template};
+pub use parse::{DEFAULT_VERSION, parse, parse_with};
+pub use problem::{Invalid, Problem, nearest};
+pub use schema::{SchemaViolation, Violation};
+pub use source::Limits;
+pub use write::to_yaml;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! `tasker worker …`, `tasker db …` and `tasker config …`.
+
+use clap::Subcommand;
+
+/// See the workers.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// List the workers that are known, and whether they live
+    List,
+}
+
+/// Prepare the database and see its schema.
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Bring the schema to the version of this program
+    Migrate(DbArgs),
+    /// Say which version the schema has
+    Status(DbArgs),
+}
+
+/// Which database.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  tasker db migrate --database-url postgres://tasker@127.0.0.1/tasker")]
+pub struct DbArgs {
+    /// The PostgreSQL server and database [environment: DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// See what is measured.
+#[derive(Debug, Subcommand)]
+pub enum MetricsCommand {
+    /// List the metrics of both services, with their labels and what they tell
+    List {
+        /// Only metrics with this in their name
+        name: Option<String>,
+    },
+}
+
+/// Show and check the services' configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the configuration that a service would run with; secrets are left out
+    Show(ConfigArgs),
+    /// Say whether a service would accept its configuration
+    Check(ConfigArgs),
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// The directory with the configuration files [default: as the services find it]
+    #[arg(long, value_name = "DIR")]
+    pub config: Option<std::path::PathBuf>,
+    /// The environment whose overlay is used [default: as the services find it]
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+}

@@ -1,0 +1,167 @@
+//! Where the service is: from the command line, the environment, or the profile file.
+
+use crate::{
+    args::Global,
+    error::{Error, Result},
+};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Where `tasker dev` listens.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+/// The environment variables of the process.
+pub type Variables = HashMap<String, String>;
+
+/// The address of the service: `--url`, `--profile`, `TASKER_URL`, `TASKER_PROFILE`, the file's `default_profile`,
+/// [`DEFAULT_URL`]; the first that is given counts.
+///
+/// # Errors
+/// Exit code 2 when a profile is named that does not exist, or the profile file cannot be understood.
+pub fn url(global: &Global, variables: &Variables) -> Result<String> {
+    let variable = |name: &str| variables.get(name).filter(|text| !text.is_empty()).cloned();
+    if let Some(url) = &global.url {
+        return Ok(url.clone());
+    }
+    if let Some(profile) = &global.profile {
+        return File::read(variables)?.url(profile, "--profile");
+    }
+    if let Some(url) = variable("TASKER_URL") {
+        return Ok(url);
+    }
+    let file = File::read(variables)?;
+    if let Some(profile) = variable("TASKER_PROFILE") {
+        return file.url(&profile, "TASKER_PROFILE");
+    }
+    match &file.content.default_profile {
+        Some(profile) => file.url(profile, "default_profile"),
+        None => Ok(DEFAULT_URL.to_owned()),
+    }
+}
+
+/// The place of the profile file; `None` without a home directory.
+pub fn path(variables: &Variables) -> Option<PathBuf> {
+    let directory = |name: &str| variables.get(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;
+    Some(config.join("tasker").join("cli.toml"))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    default_profile: Option<String>,
+    #[serde(default)]
+    profiles: BTreeMap<String, Profile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    url: String,
+}
+
+struct File {
+    place: Option<PathBuf>,
+    content: Content,
+}
+
+impl File {
+    fn read(variables: &Variables) -> Result<Self> {
+        let place = path(variables);
+        let content = place.as_deref().map(content).transpose()?.unwrap_or_default();
+        Ok(Self { place, content })
+    }
+
+    fn url(&self, profile: &str, given_by: &str) -> Result<String> {
+        if let Some(found) = self.content.profiles.get(profile) {
+            return Ok(found.url.clone());
+        }
+        let known: Vec<_> = self.content.profiles.keys().map(|name| format!("`{name}`")).collect();
+        let place = self.place.as_ref().map_or("~/.config/tasker/cli.toml".into(), |path| path.display().to_string());
+        let has = if known.is_empty() { "has no profiles".to_owned() } else { format!("has {}", known.join(", ")) };
+        Err(Error::usage(format!("there is no profile `{profile}` (given by {given_by}): {place} {has}"))
+            .advise(format!("add it there:  [profiles.{profile}]  url = \"{DEFAULT_URL}\"")))
+    }
+}
+
+fn content(place: &Path) -> Result<Content> {
+    let text = match fs::read_to_string(place) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
+        Err(error) => return Err(Error::usage(format!("failed to read {}: {error}", place.display()))),
+    };
+    toml::from_str(&text).map_err(|error| {
+        Error::usage(format!("{} cannot be understood: {}", place.display(), error.to_string().trim_end()))
+            .advise("a profile is written as  [profiles.NAME]  url = \"http://…\"; --url works without the file")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DEFAULT_URL, Variables, url};
+    use crate::{args::Global, exit::Exit};
+    use std::fs;
+    use tempfile::TempDir;
+
+    const FILE: &str = "default_profile = \"here\"\n[profiles.here]\nurl = \"http://here\"\n[profiles.there]\nurl = \"http://there\"\n";
+
+    fn home(file: &str) -> (TempDir, Variables) {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir_all(home.path().join("tasker")).unwrap();
+        fs::write(home.path().join("tasker/cli.toml"), file).unwrap();
+        let variables = [("XDG_CONFIG_HOME".to_owned(), home.path().display().to_string())].into();
+        (home, variables)
+    }
+
+    fn given(url: Option<&str>, profile: Option<&str>) -> Global {
+        Global { url: url.map(Into::into), profile: profile.map(Into::into), ..Global::default() }
+    }
+
+    #[test]
+    fn the_nearest_source_of_the_address_counts() {
+        let (_home, mut variables) = home(FILE);
+        assert_eq!(url(&given(None, None), &variables).unwrap(), "http://here");
+        variables.insert("TASKER_PROFILE".into(), "there".into());
+        assert_eq!(url(&given(None, None), &variables).unwrap(), "http://there");
+        variables.insert("TASKER_URL".into(), "http://variable".into());
+        assert_eq!(url(&given(None, None), &variables).unwrap(), "http://variable");
+        assert_eq!(url(&given(None, Some("here")), &variables).unwrap(), "http://here");
+        assert_eq!(url(&given(Some("http://flag"), Some("here")), &variables).unwrap(), "http://flag");
+    }
+
+    #[test]
+    fn without_any_source_the_local_service_is_meant() {
+        assert_eq!(url(&given(None, None), &Variables::new()).unwrap(), DEFAULT_URL);
+        let (_home, variables) = home("");
+        assert_eq!(url(&given(None, None), &variables).unwrap(), DEFAULT_URL);
+    }
+
+    #[test]
+    fn an_unknown_profile_names_the_file_and_those_that_exist() {
+        let (home, variables) = home(FILE);
+        let error = url(&given(None, Some("elsewhere")), &variables).unwrap_err();
+        let file = home.path().join("tasker/cli.toml").display().to_string();
+        let expected = format!("there is no profile `elsewhere` (given by --profile): {file} has `here`, `there`");
+        assert_eq!(error.title, expected);
+        assert_eq!(error.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_shown_with_its_line() {
+        let (_home, variables) = home("[profiles.here]\nurl = \"http://here\"\nurll = 1\n");
+        let error = url(&given(None, None), &variables).unwrap_err();
+        assert!(error.title.contains("line 3") && error.title.contains("urll"), "{error}");
+        assert_eq!(error.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn the_file_is_not_read_when_an_address_is_given() {
+        let (_home, variables) = home("not toml at all [");
+        assert_eq!(url(&given(Some("http://flag"), None), &variables).unwrap(), "http://flag");
+        assert!(url(&given(None, None), &variables).is_err());
+    }
+}

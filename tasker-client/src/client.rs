@@ -1,0 +1,124 @@
+//! The connection: builds requests, sends them, and decodes what comes back.
+
+use crate::Error;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde::{Serialize, de::DeserializeOwned};
+use std::time::Duration;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for a whole answer, unless the caller says otherwise.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection to one orchestration service.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client of the service at `url`, such as `http://127.0.0.1:8080`. Nothing is sent yet.
+    ///
+    /// TLS uses the process's rustls provider; where none is installed, *ring* becomes it.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when `url` is not an `http` or `https` address.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        Self::with_timeout(url, ANSWER_TIMEOUT)
+    }
+
+    /// Like [`Client::new`], with the longest time that an answer may take.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_timeout(url: &str, timeout: Duration) -> Result<Self, Error> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Another thread may be first; then its provider is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let base = parse(url)?;
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("tasker-client/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|error| Error::Url { url: url.to_owned(), reason: error.to_string() })?;
+        Ok(Self { http, base, timeout })
+    }
+
+    /// The address of the service.
+    pub fn url(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &[&str]) -> Request<'_> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        Request { builder: self.http.request(method, url), client: self, timeout: self.timeout }
+    }
+
+    pub(crate) fn get(&self, path: &[&str]) -> Request<'_> {
+        self.request(Method::GET, path)
+    }
+
+    pub(crate) fn post(&self, path: &[&str], body: &impl Serialize) -> Request<'_> {
+        let request = self.request(Method::POST, path);
+        Request { builder: request.builder.json(body), ..request }
+    }
+}
+
+/// One request on its way out.
+pub(crate) struct Request<'a> {
+    builder: RequestBuilder,
+    client: &'a Client,
+    timeout: Duration,
+}
+
+impl Request<'_> {
+    pub(crate) fn query(self, query: &impl Serialize) -> Self {
+        Self { builder: self.builder.query(query), ..self }
+    }
+
+    /// Leaves the service `longer` than usual, for routes that hold the answer back.
+    pub(crate) fn patience(self, longer: Duration) -> Self {
+        Self { timeout: self.timeout.saturating_add(longer), ..self }
+    }
+
+    /// Sends it and decodes the answer of a success.
+    pub(crate) async fn send<T: DeserializeOwned>(self) -> Result<T, Error> {
+        self.send_accepting(StatusCode::is_success).await
+    }
+
+    /// Sends it and decodes the answer of a status that `accepts`.
+    pub(crate) async fn send_accepting<T: DeserializeOwned>(
+        self,
+        accepts: impl Fn(&StatusCode) -> bool,
+    ) -> Result<T, Error> {
+        let Self { builder, client, timeout } = self;
+        let lost = |error| Error::transport(client.url(), timeout, error);
+        let answer = builder.timeout(timeout).send().await.map_err(lost)?;
+        let status = answer.status();
+        let body = body(answer).await.map_err(lost)?;
+        if !accepts(&status) {
+            return Err(Error::refusal(client.url(), status.as_u16(), &body));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::unexpected(client.url(), status.as_u16(), &error.to_string()))
+    }
+}
+
+async fn body(answer: Response) -> Result<Vec<u8>, reqwest::Error> {
+    Ok(answer.bytes().await?.to_vec())
+}
+
+fn parse(text: &str) -> Result<Url, Error> {
+    let refuse = |reason: String| Error::Url { url: text.to_owned(), reason };
+    let url = Url::parse(text).map_err(|error| refuse(error.to_string()))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => Err(refuse(format!("the scheme `{other}` is neither http nor https"))),
+    }
+}

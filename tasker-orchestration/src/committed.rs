@@ -1,0 +1,282 @@
+//! What a transaction did, told to metrics, traces and bells once it is durable.
+
+use crate::Orchestration;
+use opentelemetry::{KeyValue, trace::SpanKind};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+use tasker_shared::{
+    id::{CorrelationId, StepId, TaskId},
+    metrics::labels,
+    name::Name,
+    runtime::Topic,
+    step::{FailureKind, ResultType, StepState, Verdict},
+    storage::{reports::Ready, tasks::Ended},
+    task::TaskState,
+    telemetry::{Span, Station, Trace, TraceParent, span_id},
+};
+
+/// What stations need to know of a task.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskInfo {
+    pub id: TaskId,
+    pub namespace: Name,
+    pub name: Name,
+    pub priority: i16,
+    pub correlation_id: CorrelationId,
+    pub traceparent: Option<String>,
+}
+
+impl TaskInfo {
+    /// The task's trace: the caller decides whether it is kept, if there is one.
+    pub(crate) fn trace(&self) -> Trace {
+        trace(self.correlation_id, self.traceparent.as_deref())
+    }
+}
+
+pub(crate) fn trace(correlation_id: CorrelationId, traceparent: Option<&str>) -> Trace {
+    let caller: Option<TraceParent> = traceparent.and_then(|text| text.parse().ok());
+    Trace { correlation_id, caller_sampled: caller.map(|c| c.sampled) }
+}
+
+/// An outcome that was dealt with.
+#[derive(Debug)]
+pub(crate) struct Processed {
+    pub task: TaskInfo,
+    pub step_id: StepId,
+    pub step_name: Name,
+    pub attempt: i32,
+    pub result: ResultType,
+    pub failure: Option<FailureKind>,
+    pub verdict: Verdict,
+}
+
+/// What a transaction did.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    began: SystemTime,
+    pub submitted: Vec<TaskInfo>,
+    pub requested: Vec<TaskInfo>,
+    pub initialized: Vec<TaskInfo>,
+    pub enqueued: Vec<(Ready, TaskInfo, StepState)>,
+    pub processed: Vec<Processed>,
+    pub ended: Vec<(Ended, TaskState)>,
+    pub moved_tasks: Vec<(TaskState, TaskState)>,
+    pub moved_steps: Vec<(StepState, StepState)>,
+    pub parked: Vec<&'static str>,
+    pub rings: BTreeSet<Topic>,
+}
+
+impl Committed {
+    pub(crate) fn new() -> Self {
+        Self {
+            began: SystemTime::now(),
+            submitted: Vec::new(),
+            requested: Vec::new(),
+            initialized: Vec::new(),
+            enqueued: Vec::new(),
+            processed: Vec::new(),
+            ended: Vec::new(),
+            moved_tasks: Vec::new(),
+            moved_steps: Vec::new(),
+            parked: Vec::new(),
+            rings: BTreeSet::new(),
+        }
+    }
+
+    /// Rings first, so that others work while this one counts.
+    pub(crate) fn tell(self, orchestration: &Orchestration) {
+        let mut topics = self.rings.clone();
+        topics.extend(self.enqueued.iter().map(|(_, task, _)| Topic::Steps(task.namespace.clone())));
+        topics.into_iter().for_each(|topic| orchestration.bell().ring(topic));
+        orchestration.bell().announce(self.ended.iter().map(|(ended, _)| ended.id).collect());
+        let now = SystemTime::now();
+        let took = now.duration_since(self.began).unwrap_or_default();
+        self.count(orchestration, took);
+        self.trace(orchestration, now);
+    }
+
+    fn count(&self, orchestration: &Orchestration, took: Duration) {
+        let metrics = orchestration.metrics();
+        let moved = |from, to| metrics.steps_transitions.add(1, labels::StepTransition { from: Some(from), to });
+        for task in &self.requested {
+            metrics.tasks_requests.add(1, kind(task));
+            metrics.tasks_transitions.add(1, labels::TaskTransition { from: None, to: TaskState::Pending });
+        }
+        for task in &self.initialized {
+            let labels = labels::TaskType { correlation_id: task.correlation_id, task_type: task.name.clone() };
+            metrics.task_initialization_duration.record_duration(share(took, self.initialized.len()), labels);
+            let (from, to) = (Some(TaskState::Pending), TaskState::InProgress);
+            metrics.tasks_transitions.add(1, labels::TaskTransition { from, to });
+        }
+        for (step, task, from) in &self.enqueued {
+            metrics.steps_enqueued.add(
+                1,
+                labels::EnqueuedStep {
+                    correlation_id: task.correlation_id,
+                    namespace: task.namespace.clone(),
+                    step_name: step.name.clone(),
+                },
+            );
+            moved(*from, StepState::Enqueued);
+        }
+        for step in &self.processed {
+            let labels = || labels::StepResult { correlation_id: step.task.correlation_id, result_type: step.result };
+            metrics.step_results_processed.add(1, labels());
+            metrics.step_result_processing_duration.record_duration(share(took, self.processed.len()), labels());
+            moved(StepState::Reported, end_of(step.verdict));
+            if let Some(error_type) = step.failure {
+                let labels = labels::Retry { error_type, namespace: step.task.namespace.clone() };
+                match step.verdict {
+                    Verdict::Retry(_) => metrics.steps_retries.add(1, labels),
+                    Verdict::Fail { exhausted: true } => metrics.steps_retries_exhausted.add(1, labels),
+                    _ => {}
+                }
+            }
+        }
+        for (ended, from) in &self.ended {
+            count_end(orchestration, ended, *from, share(took, self.ended.len()));
+        }
+        for (from, to) in &self.moved_tasks {
+            metrics.tasks_transitions.add(1, labels::TaskTransition { from: Some(*from), to: *to });
+        }
+        for (from, to) in &self.moved_steps {
+            moved(*from, *to);
+        }
+        for reason in &self.parked {
+            metrics.dlq_messages.add(1, labels::DeadLetter { reason });
+        }
+    }
+
+    fn trace(&self, orchestration: &Orchestration, now: SystemTime) {
+        let tracing = orchestration.tracing();
+        let station = |station: Station, id: uuid::Uuid, attempt: i32, parent| Span {
+            name: station.as_str(),
+            span_id: span_id(id, attempt.cast_unsigned(), station),
+            parent,
+            links: Vec::new(),
+            start: self.began,
+            end: now,
+            kind: SpanKind::Internal,
+            error: None,
+            attributes: Vec::new(),
+        };
+        for task in &self.submitted {
+            tracing.record(task.trace(), || {
+                let caller = task.traceparent.as_deref().and_then(|text| text.parse::<TraceParent>().ok());
+                Span {
+                    kind: SpanKind::Server,
+                    attributes: about_task(task),
+                    ..station(Station::Submit, task.id.0, 0, caller.map(|c| c.span_id))
+                }
+            });
+        }
+        for task in &self.initialized {
+            let parent = Some(span_id(task.id.0, 0, Station::Submit));
+            tracing.record(task.trace(), || Span {
+                attributes: about_task(task),
+                ..station(Station::Initialize, task.id.0, 0, parent)
+            });
+        }
+        for (step, task, _) in &self.enqueued {
+            tracing.record(task.trace(), || {
+                let parent = match (step.cause, step.cause_attempt) {
+                    (Some(parent), Some(attempt)) => span_id(parent.0, attempt.cast_unsigned(), Station::Process),
+                    _ if step.attempt > 0 => span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
+                    _ => span_id(task.id.0, 0, Station::Initialize),
+                };
+                Span {
+                    kind: SpanKind::Producer,
+                    attributes: about_step(task, step.step_id, &step.name, step.attempt),
+                    ..station(Station::Enqueue, step.step_id.0, step.attempt, Some(parent))
+                }
+            });
+        }
+        for step in &self.processed {
+            tracing.record(step.task.trace(), || {
+                let mut attributes = about_step(&step.task, step.step_id, &step.step_name, step.attempt);
+                attributes.push(KeyValue::new("tasker.verdict", step.verdict.event().as_str()));
+                let parent = span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Report);
+                Span {
+                    kind: SpanKind::Consumer,
+                    attributes,
+                    ..station(Station::Process, step.step_id.0, step.attempt, Some(parent))
+                }
+            });
+        }
+        for (ended, _) in &self.ended {
+            let last = self.processed.iter().rev().find(|step| step.task.id == ended.id);
+            let parent = last.map_or_else(
+                || span_id(ended.id.0, 0, Station::Initialize),
+                |step| span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
+            );
+            tracing.record(trace(ended.correlation_id, ended.traceparent.as_deref()), || Span {
+                error: (ended.state == TaskState::Error).then(|| "the task failed".to_owned()),
+                attributes: vec![
+                    KeyValue::new("task.id", ended.id.to_string()),
+                    KeyValue::new("tasker.task.state", ended.state.as_str()),
+                ],
+                ..station(Station::Finalize, ended.id.0, 0, Some(parent))
+            });
+        }
+    }
+}
+
+fn count_end(orchestration: &Orchestration, ended: &Ended, from: TaskState, took: Duration) {
+    let metrics = orchestration.metrics();
+    let kind = labels::Task {
+        correlation_id: ended.correlation_id,
+        namespace: ended.namespace.clone(),
+        task_type: ended.name.clone(),
+    };
+    match ended.state {
+        TaskState::Complete => metrics.tasks_completions.add(1, kind),
+        TaskState::Error => metrics.tasks_failures.add(1, kind),
+        _ => {}
+    }
+    let final_state = ended.state;
+    let labels = labels::FinalState { correlation_id: ended.correlation_id, final_state };
+    metrics.task_finalization_duration.record_duration(took, labels);
+    let whole = (ended.finished_at - ended.created_at).to_std().unwrap_or_default();
+    let labels = labels::EndedTask { final_state, namespace: ended.namespace.clone(), task_type: ended.name.clone() };
+    metrics.task_duration.record_duration(whole, labels);
+    metrics.tasks_transitions.add(1, labels::TaskTransition { from: Some(from), to: final_state });
+}
+
+fn kind(task: &TaskInfo) -> labels::Task {
+    labels::Task {
+        correlation_id: task.correlation_id,
+        namespace: task.namespace.clone(),
+        task_type: task.name.clone(),
+    }
+}
+
+fn about_task(task: &TaskInfo) -> Vec<KeyValue> {
+    vec![
+        KeyValue::new("task.id", task.id.to_string()),
+        KeyValue::new("task.name", task.name.shared()),
+        KeyValue::new("tasker.namespace", task.namespace.shared()),
+    ]
+}
+
+fn about_step(task: &TaskInfo, step: StepId, name: &Name, attempt: i32) -> Vec<KeyValue> {
+    let mut attributes = about_task(task);
+    attributes.push(KeyValue::new("step.id", step.to_string()));
+    attributes.push(KeyValue::new("step.name", name.shared()));
+    attributes.push(KeyValue::new("tasker.attempt", i64::from(attempt)));
+    attributes
+}
+
+const fn end_of(verdict: Verdict) -> StepState {
+    match verdict {
+        Verdict::Complete => StepState::Complete,
+        Verdict::Retry(_) => StepState::WaitingForRetry,
+        Verdict::Fail { .. } => StepState::Error,
+    }
+}
+
+/// A batch shares its time.
+fn share(took: Duration, among: usize) -> Duration {
+    took / u32::try_from(among.max(1)).unwrap_or(u32::MAX)
+}

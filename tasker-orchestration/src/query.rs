@@ -1,0 +1,94 @@
+//! What people ask about tasks and workers.
+
+use crate::{Error, Orchestration};
+use std::time::Duration;
+use tasker_shared::{
+    api::{Explanation, History, TaskDetail, TaskFilter, TaskPage, WorkerList},
+    id::TaskId,
+    storage::{history, overview, workers as worker_rows},
+};
+
+mod explain;
+
+/// How many tasks a page has when nothing is said.
+const PAGE: u32 = 50;
+
+/// The largest page.
+const LARGEST_PAGE: u32 = 1000;
+
+/// A page of tasks, the newest first.
+///
+/// # Errors
+/// [`Error::Invalid`] for a limit out of range, [`Error::Storage`].
+pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<TaskPage, Error> {
+    let limit = filter.limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        let reason = format!("{limit} is not between 1 and {LARGEST_PAGE}");
+        return Err(Error::Invalid { field: "limit", reason });
+    }
+    for (field, text) in [("namespace", &filter.namespace), ("name", &filter.name), ("tag", &filter.tag)] {
+        if text.as_ref().is_some_and(|text| text.contains('\0')) {
+            return Err(Error::Invalid { field, reason: "contains the character \\u0000".to_owned() });
+        }
+    }
+    let mut session = orchestration.database().session("list_tasks").await?;
+    let mut tasks = overview::list(&mut session, filter, i64::from(limit) + 1).await?;
+    let more = tasks.len() > limit as usize;
+    tasks.truncate(limit as usize);
+    let next = tasks.last().filter(|_| more).map(|task| task.task_id);
+    Ok(TaskPage { tasks, next })
+}
+
+/// A whole task with its steps.
+///
+/// # Errors
+/// [`Error::TaskNotFound`], [`Error::Storage`].
+pub async fn detail(orchestration: &Orchestration, task: TaskId) -> Result<TaskDetail, Error> {
+    let mut session = orchestration.database().session("show_task").await?;
+    overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))
+}
+
+/// Like [`detail`], answered when the task has ended or `patience` is over.
+///
+/// # Errors
+/// As [`detail`].
+pub async fn wait(orchestration: &Orchestration, task: TaskId, patience: Duration) -> Result<TaskDetail, Error> {
+    let ended = orchestration.waiting().on(task);
+    let now = detail(orchestration, task).await?;
+    if now.summary.state.is_final() {
+        return Ok(now);
+    }
+    // whatever ends the wait, the answer is how the task stands then
+    let _ = tokio::time::timeout(patience, ended).await;
+    detail(orchestration, task).await
+}
+
+/// Every transition of a task and its steps, the oldest first.
+///
+/// # Errors
+/// As [`detail`].
+pub async fn history(orchestration: &Orchestration, task: TaskId) -> Result<History, Error> {
+    let mut session = orchestration.database().session("show_history").await?;
+    let transitions = history::of_task(&mut session, task).await?;
+    if transitions.is_empty() {
+        return Err(Error::TaskNotFound(task));
+    }
+    Ok(History { transitions })
+}
+
+/// Why a task is where it is.
+///
+/// # Errors
+/// As [`detail`].
+pub async fn explain(orchestration: &Orchestration, task: TaskId) -> Result<Explanation, Error> {
+    explain::explain(orchestration, task).await
+}
+
+/// The workers that are known.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub async fn workers(orchestration: &Orchestration) -> Result<WorkerList, Error> {
+    let mut session = orchestration.database().session("list_workers").await?;
+    Ok(WorkerList { workers: worker_rows::list(&mut session).await? })
+}

@@ -1,0 +1,47 @@
+//! Tasks that were submitted by SQL: the queue `task_requests` leads them to station *initialize*.
+
+use crate::{Error, Orchestration, committed::Committed, initialize, taken::Work};
+use tasker_shared::{
+    id::TaskId,
+    queue::{Message, TASK_REQUESTS},
+    storage::{Session, dead_letters},
+};
+
+pub(crate) struct Requests;
+
+impl Work for Requests {
+    const QUEUE: &'static str = TASK_REQUESTS;
+    const NAME: &'static str = "initialize";
+
+    fn batch(orchestration: &Orchestration) -> i64 {
+        orchestration.settings().requests_batch
+    }
+
+    async fn work(
+        orchestration: &Orchestration,
+        session: &mut Session,
+        messages: &[Message],
+    ) -> Result<Committed, Error> {
+        let mut committed = Committed::new();
+        let mut ids = Vec::new();
+        for message in messages {
+            match task_of(message) {
+                Some(id) => ids.push(id),
+                None => {
+                    let detail = "the message has no task_id";
+                    dead_letters::park(session, Self::QUEUE, message, "unreadable", detail, None, None).await?;
+                    committed.parked.push("unreadable");
+                }
+            }
+        }
+        let accepted = initialize::initialize_pending(orchestration, session, &ids, &mut committed).await?;
+        let infos = accepted.iter().map(initialize::info);
+        committed.submitted = infos.clone().collect();
+        committed.requested = infos.collect();
+        Ok(committed)
+    }
+}
+
+fn task_of(message: &Message) -> Option<TaskId> {
+    message.message.get("task_id")?.as_str()?.parse().ok()
+}

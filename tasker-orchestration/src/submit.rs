@@ -1,0 +1,288 @@
+//! Station *submit*: accepts tasks, makes their steps and enqueues the first ones, all in one transaction.
+
+use crate::{
+    Error, Orchestration,
+    committed::{Committed, TaskInfo},
+    initialize,
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use tasker_shared::{
+    api::{SubmitTask, Submitted},
+    id::{CorrelationId, TaskId, TemplateId},
+    runtime::Topic,
+    storage::{
+        self, Session,
+        tasks::{self, NewTask},
+        templates,
+    },
+    task::{IdentityStrategy, Submission, TaskState},
+    telemetry::TraceParent,
+    template::{Compiled, nearest},
+};
+
+/// The longest text in a field of a submission, in bytes.
+const LONGEST_TEXT: usize = 1024;
+
+/// The most tags of a task.
+const MOST_TAGS: usize = 50;
+
+/// Accepts tasks, all in one transaction; each is answered by itself, in order. A refused one does not hold back the others.
+///
+/// # Errors
+/// The outer error is a failure of the database: nothing was accepted.
+pub async fn submit(
+    orchestration: &Orchestration,
+    asked: Vec<SubmitTask>,
+) -> Result<Vec<Result<Submitted, Error>>, Error> {
+    let limit = orchestration.settings().max_batch_submit;
+    if asked.len() > limit {
+        let reason = format!("{} tasks in one request; at most {limit} are allowed", asked.len());
+        return Err(Error::Invalid { field: "tasks", reason });
+    }
+    let mut attempt = 0;
+    loop {
+        match submit_once(orchestration, asked.clone()).await {
+            // two submissions that carry the same identities in another order may wait for each other
+            Err(Error::Storage(error)) if error.is_lost_race() && attempt < 5 => attempt += 1,
+            answer => return answer,
+        }
+    }
+}
+
+async fn submit_once(
+    orchestration: &Orchestration,
+    asked: Vec<SubmitTask>,
+) -> Result<Vec<Result<Submitted, Error>>, Error> {
+    let mut committed = Committed::new();
+    let mut session = orchestration.database().begin("submit").await?;
+    let (answers, accepted) = accept(orchestration, &mut session, asked).await?;
+    let created: HashSet<TaskId> = match accepted.as_slice() {
+        [] => HashSet::new(),
+        _ => {
+            let new: Vec<NewTask> = accepted.iter().map(|(_, task, _)| task.clone()).collect();
+            tasks::insert(&mut session, &new).await?.into_iter().collect()
+        }
+    };
+    let repeats: Vec<&(usize, NewTask, Arc<Compiled>)> =
+        accepted.iter().filter(|(_, task, _)| !created.contains(&task.id)).collect();
+    let mut answers = answers;
+    if !repeats.is_empty() {
+        let questions: Vec<&NewTask> = repeats.iter().map(|(_, task, _)| task).collect();
+        for existing in tasks::existing(&mut session, &questions).await? {
+            let Some((place, ..)) = usize::try_from(existing.question - 1).ok().and_then(|i| repeats.get(i)) else {
+                continue;
+            };
+            answers[*place] = Some(Ok(Submitted {
+                task_id: existing.id,
+                correlation_id: existing.correlation_id,
+                created: false,
+                state: existing.state,
+            }));
+        }
+    }
+    let mut now = Vec::new();
+    for (place, task, template) in &accepted {
+        if !created.contains(&task.id) {
+            continue;
+        }
+        let info = info(task);
+        let delayed = task.submission.run_at.is_some();
+        if delayed {
+            committed.rings.insert(Topic::Timers);
+        } else {
+            now.push((info.clone(), Arc::clone(template)));
+        }
+        committed.submitted.push(info.clone());
+        answers[*place] = Some(Ok(Submitted {
+            task_id: task.id,
+            correlation_id: info.correlation_id,
+            created: true,
+            state: if delayed { TaskState::Pending } else { TaskState::InProgress },
+        }));
+        committed.requested.push(info);
+    }
+    initialize::initialize(orchestration, &mut session, now, &mut committed).await?;
+    session.commit().await?;
+    committed.tell(orchestration);
+    let unanswered = || Err(Error::Illegal("the task with this identity is being deleted; submit it again".to_owned()));
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect())
+}
+
+type Answers = Vec<Option<Result<Submitted, Error>>>;
+type Accepted = Vec<(usize, NewTask, Arc<Compiled>)>;
+
+/// Checks each submission against its template.
+async fn accept(
+    orchestration: &Orchestration,
+    session: &mut Session,
+    asked: Vec<SubmitTask>,
+) -> Result<(Answers, Accepted), Error> {
+    let questions: Vec<_> =
+        asked.iter().map(|task| (task.namespace.clone(), task.name.clone(), task.version.clone())).collect();
+    let distinct: Vec<_> =
+        questions.iter().filter(|q| is_storable(q)).cloned().collect::<HashSet<_>>().into_iter().collect();
+    let resolved = templates::resolve(session, &distinct).await?;
+    let ids: HashMap<_, TemplateId> = resolved
+        .into_iter()
+        .filter_map(|r| Some((distinct.get(usize::try_from(r.question - 1).ok()?)?.clone(), r.id)))
+        .collect();
+    let compiled = orchestration.compiled(session, ids.values().copied().collect()).await?;
+    let now =
+        if asked.iter().any(|task| task.run_at.is_some()) { Some(storage::tasks::now(session).await?) } else { None };
+    let mut answers: Answers = Vec::with_capacity(asked.len());
+    let mut accepted = Vec::with_capacity(asked.len());
+    let mut registered = None;
+    for (place, (task, question)) in asked.into_iter().zip(questions).enumerate() {
+        let found = ids.get(&question).and_then(|id| Some((*id, compiled.get(id)?)));
+        let checked = match found {
+            Some((id, template)) => {
+                check(orchestration, task, id, template, now).map(|task| (task, Arc::clone(template)))
+            }
+            None => {
+                if registered.is_none() {
+                    registered = Some(templates::list(session).await?);
+                }
+                Err(not_found(&question, registered.as_deref().unwrap_or_default()))
+            }
+        };
+        match checked {
+            Ok((task, template)) => {
+                accepted.push((place, task, template));
+                answers.push(None);
+            }
+            Err(refusal) => answers.push(Some(Err(refusal))),
+        }
+    }
+    Ok((answers, accepted))
+}
+
+fn check(
+    orchestration: &Orchestration,
+    task: SubmitTask,
+    template_id: TemplateId,
+    compiled: &Compiled,
+    now: Option<DateTime<Utc>>,
+) -> Result<NewTask, Error> {
+    let template = compiled.template();
+    let (bytes, limit) = (json_bytes(&task.input), orchestration.settings().max_input_bytes);
+    if bytes > limit {
+        return Err(Error::TooLarge { field: "input", size: bytes, limit });
+    }
+    let invalid = |field, reason: String| Err(Error::Invalid { field, reason });
+    if has_nul(&task.input) {
+        return invalid("input", "contains the character \\u0000, which PostgreSQL cannot store".to_owned());
+    }
+    if !(-100..=100).contains(&task.priority) {
+        return invalid("priority", format!("{} is not between -100 and 100", task.priority));
+    }
+    if task.tags.len() > MOST_TAGS {
+        return invalid("tags", format!("{} tags; at most {MOST_TAGS} are allowed", task.tags.len()));
+    }
+    let texts = [
+        ("idempotency_key", &task.idempotency_key),
+        ("initiator", &task.initiator),
+        ("source_system", &task.source_system),
+        ("reason", &task.reason),
+    ];
+    let texts = texts.into_iter().filter_map(|(field, text)| text.as_ref().map(|text| (field, text)));
+    for (field, text) in texts.chain(task.tags.iter().map(|tag| ("tags", tag))) {
+        if text.is_empty() || text.len() > LONGEST_TEXT || text.contains('\0') {
+            return invalid(field, format!("must have 1 to {LONGEST_TEXT} bytes and no \\u0000"));
+        }
+    }
+    if template.identity_strategy == IdentityStrategy::CallerProvided && task.idempotency_key.is_none() {
+        let reason = "the template's identity_strategy is caller_provided; give a key".to_owned();
+        return invalid("idempotency_key", reason);
+    }
+    compiled.validate_input(&task.input).map_err(|violation| Error::InputInvalid {
+        template: format!("{}/{}@{}", template.namespace, template.name, template.version),
+        violations: violation.violations.iter().map(ToString::to_string).collect(),
+    })?;
+    let caller: Option<TraceParent> = task.traceparent.as_deref().and_then(|text| text.parse().ok());
+    let correlation_id =
+        task.correlation_id.or(caller.map(|c| c.correlation_id)).unwrap_or_else(CorrelationId::generate);
+    Ok(NewTask {
+        id: TaskId::generate(),
+        template_id,
+        version: template.version.clone(),
+        submission: Submission {
+            namespace: template.namespace.clone(),
+            name: template.name.clone(),
+            version: task.version,
+            input: task.input,
+            idempotency_key: task.idempotency_key,
+            priority: task.priority,
+            tags: task.tags,
+            // what is due already starts at once
+            run_at: task.run_at.filter(|at| now.is_none_or(|now| *at > now)),
+            correlation_id,
+            parent_correlation_id: task.parent_correlation_id,
+            // a caller's context of another trace would tear the task's trace apart
+            traceparent: caller.filter(|c| c.correlation_id == correlation_id).map(|c| c.to_string()),
+            initiator: task.initiator,
+            source_system: task.source_system,
+            reason: task.reason,
+        },
+    })
+}
+
+fn not_found(question: &(String, String, Option<String>), registered: &[templates::Row]) -> Error {
+    let (namespace, name, version) = question;
+    let version = version.as_ref().map(|v| format!("@{v}")).unwrap_or_default();
+    let template = format!("{namespace}/{name}{version}");
+    let names: Vec<String> = registered
+        .iter()
+        .flat_map(|row| {
+            [format!("{}/{}", row.namespace, row.name), format!("{}/{}@{}", row.namespace, row.name, row.version)]
+        })
+        .collect();
+    Error::TemplateNotFound { nearest: nearest(&template, names.iter().map(String::as_str)), template }
+}
+
+fn is_storable((namespace, name, version): &(String, String, Option<String>)) -> bool {
+    !namespace.contains('\0') && !name.contains('\0') && !version.as_ref().is_some_and(|v| v.contains('\0'))
+}
+
+fn info(task: &NewTask) -> TaskInfo {
+    TaskInfo {
+        id: task.id,
+        namespace: task.submission.namespace.clone(),
+        name: task.submission.name.clone(),
+        priority: task.submission.priority,
+        correlation_id: task.submission.correlation_id,
+        traceparent: task.submission.traceparent.clone(),
+    }
+}
+
+/// Whether a text or key in `value` has the character that PostgreSQL's `jsonb` refuses.
+pub(crate) fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The size of `value` as JSON text.
+pub(crate) fn json_bytes(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // counting cannot fail
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}

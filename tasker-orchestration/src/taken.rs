@@ -1,0 +1,104 @@
+//! How stations *process* and *initialize* take messages: a whole batch in one transaction, and one by one when a
+//! message makes its batch fail, until that one is parked.
+
+use crate::{Error, Orchestration, committed::Committed};
+use std::future::Future;
+use tasker_shared::{
+    queue::{self, Message},
+    runtime::Turn,
+    storage::{self, Session, dead_letters},
+};
+
+/// How long a message that failed alone stays hidden, in seconds.
+const HIDDEN_SECONDS: i32 = 5;
+
+/// What is done with the messages of one queue.
+pub(crate) trait Work {
+    /// The queue.
+    const QUEUE: &'static str;
+    /// The transaction's name.
+    const NAME: &'static str;
+
+    /// The most messages of one transaction.
+    fn batch(orchestration: &Orchestration) -> i64;
+
+    /// Does what the messages ask for; they are gone when the transaction commits.
+    fn work(
+        orchestration: &Orchestration,
+        session: &mut Session,
+        messages: &[Message],
+    ) -> impl Future<Output = Result<Committed, Error>> + Send;
+}
+
+/// Takes and works off one batch.
+pub(crate) async fn turn<W: Work>(orchestration: &Orchestration) -> Result<Turn, storage::Error> {
+    match together::<W>(orchestration).await {
+        Ok(turn) => Ok(turn),
+        Err(Error::Storage(error)) if error.is_transient() => Err(error),
+        Err(error) => {
+            tracing::warn!(queue = W::QUEUE, %error, "a batch failed; its messages are worked off one by one");
+            one_by_one::<W>(orchestration).await
+        }
+    }
+}
+
+async fn together<W: Work>(orchestration: &Orchestration) -> Result<Turn, Error> {
+    let limit = W::batch(orchestration);
+    let mut session = orchestration.database().begin(W::NAME).await?;
+    let messages = queue::take(&mut session, W::QUEUE, limit).await?;
+    if messages.is_empty() {
+        session.rollback().await?;
+        return Ok(Turn::Empty);
+    }
+    let committed = W::work(orchestration, &mut session, &messages).await?;
+    session.commit().await?;
+    committed.tell(orchestration);
+    let full = i64::try_from(messages.len()).is_ok_and(|n| n >= limit);
+    Ok(if full { Turn::Full } else { Turn::Partial })
+}
+
+async fn one_by_one<W: Work>(orchestration: &Orchestration) -> Result<Turn, storage::Error> {
+    for _ in 0..W::batch(orchestration) {
+        let mut reading = orchestration.database().session("read_alone").await?;
+        let Some(message) = queue::read_one(&mut reading, W::QUEUE, HIDDEN_SECONDS).await? else {
+            return Ok(Turn::Partial);
+        };
+        drop(reading);
+        match alone::<W>(orchestration, &message).await {
+            Ok(()) => {}
+            Err(Error::Storage(error)) if error.is_transient() => return Err(error),
+            Err(error) if message.read_ct >= orchestration.settings().max_deliveries => {
+                park::<W>(orchestration, &message, &error).await?;
+            }
+            Err(error) => tracing::warn!(
+                queue = W::QUEUE, message = message.msg_id, reads = message.read_ct, %error,
+                "a message failed alone; it is tried again until it is parked"
+            ),
+        }
+    }
+    Ok(Turn::Full)
+}
+
+async fn alone<W: Work>(orchestration: &Orchestration, message: &Message) -> Result<(), Error> {
+    let mut session = orchestration.database().begin(W::NAME).await?;
+    queue::delete(&mut session, W::QUEUE, &[message.msg_id]).await?;
+    let committed = W::work(orchestration, &mut session, std::slice::from_ref(message)).await?;
+    session.commit().await?;
+    committed.tell(orchestration);
+    Ok(())
+}
+
+async fn park<W: Work>(orchestration: &Orchestration, message: &Message, why: &Error) -> Result<(), storage::Error> {
+    tracing::error!(queue = W::QUEUE, message = message.msg_id, error = %why, "a message failed too often and is parked");
+    let mut session = orchestration.database().begin("park").await?;
+    queue::delete(&mut session, W::QUEUE, &[message.msg_id]).await?;
+    let id = |key: &str| message.message.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+    let task = id("task_id").and_then(|id| id.parse().ok());
+    let step = id("step_id").and_then(|id| id.parse().ok());
+    dead_letters::park(&mut session, W::QUEUE, message, "poison", &why.to_string(), task, step).await?;
+    session.commit().await?;
+    let mut committed = Committed::new();
+    committed.parked.push("poison");
+    committed.tell(orchestration);
+    Ok(())
+}

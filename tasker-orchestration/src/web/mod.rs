@@ -1,0 +1,86 @@
+//! The HTTP API: routes, what they take and answer, and how refusals look.
+
+mod actions;
+mod answer;
+mod document;
+mod extract;
+mod pages;
+mod tasks;
+mod templates;
+mod workers;
+
+use crate::Orchestration;
+use axum::{Router, extract::FromRef, middleware};
+use std::time::Duration;
+use tasker_shared::runtime::web::{self, Exposition, HealthChecks};
+use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// What the HTTP API is set up with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a request may take; waiting for a task may take its own time on top.
+    pub request_timeout: Duration,
+    /// Ends waiting requests early when the service stops.
+    pub shutdown: CancellationToken,
+    /// What the health routes answer.
+    pub health: HealthChecks,
+    /// What `/metrics` answers; none when it is off or has a port of its own.
+    pub exposition: Option<Exposition>,
+}
+
+/// Every route of the service.
+pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
+    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition } = settings;
+    let metrics = orchestration.metrics().clone();
+    let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
+    let api = document::complete(api, exposition.is_some());
+    let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
+    let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
+    web::common(routes, &metrics, max_body_bytes)
+}
+
+/// The OpenAPI document of the whole service, made from the routes.
+pub fn openapi() -> OpenApi {
+    document::complete(api(Duration::ZERO).into_openapi(), true)
+}
+
+/// What handlers work with.
+#[derive(Debug, Clone, FromRef)]
+struct Api {
+    orchestration: Orchestration,
+    shutdown: CancellationToken,
+}
+
+/// The routes below `/v1`.
+fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
+    let within = |limit: Duration| middleware::from_fn_with_state(limit, web::deadline);
+    let quick = OpenApiRouter::with_openapi(document::base())
+        .routes(routes!(tasks::submit, tasks::list))
+        .routes(routes!(tasks::submit_batch))
+        .routes(routes!(tasks::show))
+        .routes(routes!(tasks::history))
+        .routes(routes!(tasks::explain))
+        .routes(routes!(actions::cancel))
+        .routes(routes!(actions::pause))
+        .routes(routes!(actions::resume))
+        .routes(routes!(actions::retry))
+        .routes(routes!(actions::resolve))
+        .routes(routes!(actions::retry_step))
+        .routes(routes!(actions::cancel_step))
+        .routes(routes!(actions::resolve_step))
+        .routes(routes!(templates::list, templates::apply))
+        .routes(routes!(templates::check))
+        .routes(routes!(templates::show))
+        .routes(routes!(workers::list))
+        .layer(within(request_timeout));
+    let waiting =
+        OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));
+    quick.merge(waiting)
+}
+
+#[cfg(test)]
+mod tests;

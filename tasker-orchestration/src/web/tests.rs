@@ -1,0 +1,267 @@
+//! The routes as a client sees them, as far as no database is needed.
+
+use super::{Settings, openapi, router};
+use crate::{Error, Orchestration, orchestration};
+use axum::{
+    Router,
+    body::Body,
+    http::Request,
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+use std::{collections::BTreeSet, time::Duration};
+use tasker_shared::{
+    api::{CheckedTemplate, Problem},
+    metrics::Metrics,
+    runtime::{
+        Bell,
+        web::{Exposition, HealthChecks, PROBLEM_JSON},
+    },
+    storage::{self, Database},
+    telemetry::Tracing,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+const TASK: &str = "/v1/tasks/0198a3c1-5f2e-7d4b-9a60-3b7f5e1c2d90";
+
+/// The service with a database that nobody serves.
+fn service() -> Router {
+    let shutdown = CancellationToken::new();
+    let health = HealthChecks::builder("orchestration", "1.2.3", shutdown.clone(), &Metrics::disabled()).build();
+    router(
+        unconnected(),
+        Settings {
+            max_body_bytes: 1_000,
+            request_timeout: Duration::from_secs(5),
+            shutdown,
+            health,
+            exposition: Some(Exposition::new(String::new, String::new)),
+        },
+    )
+}
+
+fn unconnected() -> Orchestration {
+    let options = storage::Options {
+        url: "postgres://nobody@127.0.0.1:1/nothing".into(),
+        max_connections: 1,
+        acquire_timeout: Duration::from_millis(100),
+        statement_timeout: Duration::from_secs(1),
+        application_name: "test".into(),
+    };
+    let database = Database::deferred(&options, Metrics::disabled()).unwrap();
+    let settings = orchestration::Settings {
+        environment: "test".into(),
+        results_batch: 1,
+        requests_batch: 1,
+        process_loops: 1,
+        poll_interval: Duration::from_secs(1),
+        timer_poll_interval: Duration::from_secs(1),
+        repair_interval: Duration::from_secs(1),
+        stalled_after: Duration::from_secs(1),
+        max_deliveries: 1,
+        max_input_bytes: 1_000,
+        max_batch_submit: 10,
+    };
+    Orchestration::new(database, Bell::local(), Tracing::disabled(), settings)
+}
+
+async fn ask(method: &str, path: &str, body: &str) -> Response {
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    service().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap()
+}
+
+async fn text(response: Response) -> String {
+    String::from_utf8(axum::body::to_bytes(response.into_body(), 10_000_000).await.unwrap().into()).unwrap()
+}
+
+async fn problem(method: &str, path: &str, body: &str) -> Problem {
+    let response = ask(method, path, body).await;
+    assert_eq!(response.headers()["content-type"], PROBLEM_JSON, "{method} {path}");
+    let status = response.status().as_u16();
+    let problem: Problem = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(problem.status, status);
+    problem
+}
+
+/// Every operation of the document as (method, path).
+fn operations(document: &Value) -> BTreeSet<(String, String)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    let of = |(path, item): (&String, &Value)| {
+        let methods = item.as_object().unwrap().keys();
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.flat_map(of).collect()
+}
+
+fn document() -> Value {
+    serde_json::to_value(openapi()).unwrap()
+}
+
+#[tokio::test]
+async fn every_documented_operation_is_routed_and_no_other_method_is() {
+    let documented = operations(&document());
+    for (_, path) in &documented {
+        let concrete = path.replace("/v1/tasks/{task_id}", TASK).replace(['{', '}'], "");
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let status = ask(method, &concrete, "not json").await.status().as_u16();
+            if documented.contains(&(method.to_owned(), path.clone())) {
+                assert!(status != 404 && status != 405, "{method} {path} is documented and answers {status}");
+            } else {
+                assert_eq!(status, 405, "{method} {path} is not documented");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_document_has_every_route() {
+    let documented = operations(&document());
+    let named: BTreeSet<_> = documented.iter().map(|(method, path)| format!("{method} {path}")).collect();
+    let expected = [
+        "GET /health",
+        "GET /health/detailed",
+        "GET /health/live",
+        "GET /health/ready",
+        "GET /metrics",
+        "GET /v1/tasks",
+        "GET /v1/tasks/{task_id}",
+        "GET /v1/tasks/{task_id}/explain",
+        "GET /v1/tasks/{task_id}/history",
+        "GET /v1/tasks/{task_id}/wait",
+        "GET /v1/templates",
+        "GET /v1/templates/{namespace}/{name}",
+        "GET /v1/workers",
+        "POST /v1/tasks",
+        "POST /v1/tasks/batch",
+        "POST /v1/tasks/{task_id}/cancel",
+        "POST /v1/tasks/{task_id}/pause",
+        "POST /v1/tasks/{task_id}/resolve",
+        "POST /v1/tasks/{task_id}/resume",
+        "POST /v1/tasks/{task_id}/retry",
+        "POST /v1/tasks/{task_id}/steps/{step}/cancel",
+        "POST /v1/tasks/{task_id}/steps/{step}/resolve",
+        "POST /v1/tasks/{task_id}/steps/{step}/retry",
+        "POST /v1/templates",
+        "POST /v1/templates/check",
+    ];
+    assert_eq!(named.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn every_reference_of_the_document_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(to)) = map.get("$ref") {
+                    found.insert(to.clone());
+                }
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.contains("#/components/schemas/SubmitTask"), "{found:?}");
+    for reference in found {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+}
+
+#[test]
+fn every_operation_has_a_name_of_its_own() {
+    let document = document();
+    let items = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let names: Vec<_> = items.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+}
+
+#[test]
+fn every_operation_documents_what_it_answers_with_the_media_type_of_problems() {
+    let document = document();
+    let paths = document["paths"].as_object().unwrap();
+    for (path, item) in paths.iter().filter(|(path, _)| path.starts_with("/v1/")) {
+        for (method, operation) in item.as_object().unwrap() {
+            let responses = operation["responses"].as_object().unwrap();
+            let has = |status: &str| responses.contains_key(status);
+            assert!(has("200") && has("500") && has("503") && has("504"), "{method} {path}");
+            assert_eq!(has("415"), method == "post", "{method} {path}");
+            assert!(!path.contains('{') || (has("400") && has("404")), "{method} {path}");
+            for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
+                assert!(response["content"][PROBLEM_JSON].is_object(), "{method} {path} {status}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_id_is_refused_by_name() {
+    for path in ["/v1/tasks/7", "/v1/tasks/7/wait", "/v1/tasks/7/history", "/v1/tasks/7/explain"] {
+        let problem = problem("GET", path, "").await;
+        assert_eq!((problem.status, problem.kind.as_str()), (400, "malformed_request"), "{path}");
+        assert!(problem.title.contains("`task_id`") && problem.title.contains("`7`"), "{}", problem.title);
+    }
+    let problem = problem("POST", "/v1/tasks/7/steps/a/retry", "").await;
+    assert!(problem.status == 400 && problem.title.contains("`task_id`"), "{}", problem.title);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_too_long_is_refused_with_the_limit() {
+    let problem = problem("GET", &format!("{TASK}/wait?timeout_ms=60001"), "").await;
+    assert_eq!((problem.status, problem.kind.as_str()), (422, "invalid_field"));
+    assert!(problem.title.contains("`timeout_ms`") && problem.title.contains("60000"), "{}", problem.title);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_a_problem() {
+    let body = format!(r#"{{"namespace": "a", "name": "b", "reason": "{}"}}"#, "x".repeat(1_000));
+    let problem = problem("POST", "/v1/tasks", &body).await;
+    assert_eq!((problem.status, problem.kind.as_str()), (413, "body_too_large"));
+}
+
+#[tokio::test]
+async fn a_template_is_checked_without_a_database() {
+    let check = async |yaml: &str| {
+        let request = Request::post("/v1/templates/check").header("content-type", "application/yaml");
+        service().oneshot(request.body(Body::from(yaml.to_owned())).unwrap()).await.unwrap()
+    };
+    let right = check("name: add\nnamespace_name: math\nsteps: [{name: one, handler: {callable: noop}}]\n").await;
+    assert_eq!(right.status(), 200);
+    let right: CheckedTemplate = serde_json::from_str(&text(right).await).unwrap();
+    assert_eq!((right.namespace.as_str(), right.name.as_str(), right.steps), ("math", "add", 1));
+
+    let wrong = check("name: add\nnamespace_name: math\nstep: []\n").await;
+    assert_eq!(wrong.status(), 422);
+    let wrong: Problem = serde_json::from_str(&text(wrong).await).unwrap();
+    assert_eq!(wrong.kind, "template_invalid");
+    assert!(wrong.errors.iter().any(|error| error.starts_with("3:1: ") && error.contains("steps")), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn unknown_routes_and_wrong_methods_are_problems() {
+    assert_eq!(problem("GET", "/v1/nothing", "").await.kind, "route_not_found");
+    assert_eq!(problem("PUT", "/v1/tasks", "").await.kind, "method_not_allowed");
+    assert_eq!(ask("PUT", "/v1/tasks", "").await.headers()["allow"], "POST,GET,HEAD");
+}
+
+#[tokio::test]
+async fn without_the_database_the_answer_is_to_try_again() {
+    let failure = unconnected().database().session("look").await.map(drop).unwrap_err();
+    let response = Problem::from(Error::Storage(failure)).into_response();
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(!text(response).await.contains("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn people_find_the_document_and_the_explorer() {
+    let served: Value = serde_json::from_str(&text(ask("GET", "/openapi.json", "").await).await).unwrap();
+    assert_eq!(served, document());
+    assert!(text(ask("GET", "/", "").await).await.contains("/openapi.json"));
+    let explorer = ask("GET", "/docs/", "").await;
+    assert_eq!((explorer.status().as_u16(), explorer.headers()["content-type"].to_str().unwrap()), (200, "text/html"));
+    assert!(text(ask("GET", "/docs/swagger-initializer.js", "").await).await.contains("/openapi.json"));
+}

@@ -1,0 +1,345 @@
+//! Wake-up hints: in this process at once, to others by `NOTIFY`, coalesced and outside every transaction.
+//!
+//! A hint carries no work. Whoever is woken reads the queue, and whoever is not woken finds the work when it polls.
+
+use crate::{id::TaskId, metrics::ClaimMethod, name::Name};
+use sqlx::{PgPool, postgres::PgListener};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The channel of `LISTEN` and `NOTIFY`.
+const CHANNEL: &str = "tasker";
+
+/// The shortest time between two notifications of one process: many small notifying transactions make commits wait for each other.
+const BREATH: Duration = Duration::from_millis(2);
+
+/// How many ended tasks one notification names; when there are more, waiters look for themselves.
+const NAMED_TASKS: usize = 100;
+
+/// How many announcements of ended tasks a slow waiter may be behind.
+const BACKLOG: usize = 1024;
+
+/// What woke a loop.
+pub type Wake = ClaimMethod;
+
+/// What there may be work for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    /// Queue `task_requests`.
+    Requests,
+    /// Queue `step_results`.
+    Results,
+    /// A timer was set that may be the next one.
+    Timers,
+    /// A namespace was opened.
+    Namespaces,
+    /// Running steps were stopped.
+    Stopped,
+    /// The queue of a namespace.
+    Steps(Name),
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requests => f.write_str("requests"),
+            Self::Results => f.write_str("results"),
+            Self::Timers => f.write_str("timers"),
+            Self::Namespaces => f.write_str("namespaces"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Steps(namespace) => write!(f, "steps:{namespace}"),
+        }
+    }
+}
+
+impl FromStr for Topic {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "requests" => Self::Requests,
+            "results" => Self::Results,
+            "timers" => Self::Timers,
+            "namespaces" => Self::Namespaces,
+            "stopped" => Self::Stopped,
+            _ => Self::Steps(text.strip_prefix("steps:").and_then(|n| Name::new(n).ok()).ok_or(())?),
+        })
+    }
+}
+
+/// Tasks that ended.
+#[derive(Debug, Clone)]
+pub enum Finished {
+    /// These.
+    Tasks(Arc<[TaskId]>),
+    /// Unknown ones: whoever waits looks for itself.
+    Some,
+}
+
+/// Rings for topics and announces ended tasks; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bell(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Sent along, so that a process does not wake itself twice.
+    sender: String,
+    topics: Mutex<HashMap<Topic, watch::Sender<u64>>>,
+    finished: broadcast::Sender<Finished>,
+    outgoing: Mutex<Outgoing>,
+    outgoing_filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    topics: BTreeSet<Topic>,
+    finished: Vec<TaskId>,
+}
+
+impl Bell {
+    /// A bell that is heard in this process alone.
+    pub fn local() -> Self {
+        Self(Arc::new(Inner {
+            sender: TaskId::generate().0.simple().to_string(),
+            topics: Mutex::default(),
+            finished: broadcast::channel(BACKLOG).0,
+            outgoing: Mutex::default(),
+            outgoing_filled: Notify::new(),
+        }))
+    }
+
+    /// A bell that is heard in every process of this database, until `shutdown`.
+    pub fn start(pool: &PgPool, shutdown: CancellationToken) -> Self {
+        let bell = Self::local();
+        tokio::spawn(notify(bell.clone(), pool.clone(), shutdown.clone()));
+        tokio::spawn(listen(bell.clone(), pool.clone(), shutdown));
+        bell
+    }
+
+    /// Wakes whoever waits for `topic`.
+    pub fn ring(&self, topic: Topic) {
+        self.ring_here(&topic);
+        locked(&self.0.outgoing).topics.insert(topic);
+        self.0.outgoing_filled.notify_one();
+    }
+
+    /// Tells whoever waits for them that tasks ended.
+    pub fn announce(&self, tasks: Vec<TaskId>) {
+        if tasks.is_empty() {
+            return;
+        }
+        locked(&self.0.outgoing).finished.extend(&tasks);
+        self.0.outgoing_filled.notify_one();
+        // nobody may be waiting
+        let _ = self.0.finished.send(Finished::Tasks(tasks.into()));
+    }
+
+    /// Listens for a topic. Subscribe before looking for work: what is rung in between is not lost.
+    pub fn subscribe(&self, topic: Topic) -> Subscription {
+        Subscription(locked(&self.0.topics).entry(topic).or_insert_with(|| watch::channel(0).0).subscribe())
+    }
+
+    /// Listens for ended tasks.
+    pub fn finished(&self) -> broadcast::Receiver<Finished> {
+        self.0.finished.subscribe()
+    }
+
+    fn ring_here(&self, topic: &Topic) {
+        if let Some(sender) = locked(&self.0.topics).get(topic) {
+            sender.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// After notifications may have been lost.
+    fn ring_all_here(&self) {
+        for sender in locked(&self.0.topics).values() {
+            sender.send_modify(|count| *count += 1);
+        }
+        let _ = self.0.finished.send(Finished::Some);
+    }
+
+    fn take_outgoing(&self) -> Vec<String> {
+        let outgoing = std::mem::take(&mut *locked(&self.0.outgoing));
+        let sender = &self.0.sender;
+        let mut payloads: Vec<String> = outgoing.topics.iter().map(|topic| format!("{sender} {topic}")).collect();
+        match outgoing.finished.as_slice() {
+            [] => {}
+            tasks if tasks.len() <= NAMED_TASKS => {
+                let ids: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+                payloads.push(format!("{sender} finished:{}", ids.join(",")));
+            }
+            _ => payloads.push(format!("{sender} finished:*")),
+        }
+        payloads
+    }
+
+    fn hear(&self, payload: &str) {
+        let Some((sender, what)) = payload.split_once(' ') else { return };
+        if sender == self.0.sender {
+            return;
+        }
+        match what.strip_prefix("finished:") {
+            Some("*") => drop(self.0.finished.send(Finished::Some)),
+            Some(ids) => {
+                let tasks: Vec<TaskId> = ids.split(',').filter_map(|id| id.parse().ok()).collect();
+                let _ = self.0.finished.send(Finished::Tasks(tasks.into()));
+            }
+            None => {
+                if let Ok(topic) = what.parse() {
+                    self.ring_here(&topic);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for one topic.
+#[derive(Debug)]
+pub struct Subscription(watch::Receiver<u64>);
+
+impl Subscription {
+    /// Returns when the topic was rung since the last call, or after `poll`.
+    pub async fn wait(&mut self, poll: Duration) -> Wake {
+        match timeout(poll, self.0.changed()).await {
+            Ok(Ok(())) => Wake::Event,
+            // the bell is gone: only time can wake
+            Ok(Err(_)) => {
+                sleep(poll).await;
+                Wake::Poll
+            }
+            Err(_) => Wake::Poll,
+        }
+    }
+
+    /// Returns when the topic was rung since the last call.
+    pub async fn rung(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn notify(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = bell.0.outgoing_filled.notified() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let payloads = bell.take_outgoing();
+        if payloads.is_empty() {
+            continue;
+        }
+        let sent = sqlx::query("select pg_notify($1, p) from unnest($2::text[]) p")
+            .bind(CHANNEL)
+            .bind(&payloads)
+            .execute(&pool)
+            .await;
+        if let Err(error) = sent {
+            tracing::debug!(%error, "failed to notify; other processes find the work when they poll");
+        }
+        sleep(BREATH).await;
+    }
+}
+
+async fn listen(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
+    let mut delay = Duration::from_millis(100);
+    while !shutdown.is_cancelled() {
+        let heard = tokio::select! {
+            heard = listen_once(&bell, &pool, &mut delay) => heard,
+            () = shutdown.cancelled() => return,
+        };
+        if let Err(error) = heard {
+            tracing::warn!(%error, retry_in_ms = delay.as_millis(), "lost the listening connection; polling goes on");
+        }
+        tokio::select! { () = sleep(delay) => {}, () = shutdown.cancelled() => return }
+        delay = (delay * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn listen_once(bell: &Bell, pool: &PgPool, delay: &mut Duration) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    *delay = Duration::from_millis(100);
+    loop {
+        bell.ring_all_here();
+        while let Some(notification) = listener.try_recv().await? {
+            bell.hear(notification.payload());
+        }
+        // the connection was lost and is back: what was notified meanwhile is not known
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bell, Finished, Topic, Wake};
+    use crate::{id::TaskId, name::Name};
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn topics() -> Vec<Topic> {
+        let steps = Topic::Steps(Name::new("a:b.c").expect("a legal name"));
+        vec![Topic::Requests, Topic::Results, Topic::Timers, Topic::Namespaces, Topic::Stopped, steps]
+    }
+
+    #[test]
+    fn topics_survive_their_text() {
+        for topic in topics() {
+            assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_rung_before_the_wait_is_not_lost() {
+        let bell = Bell::local();
+        let mut subscription = bell.subscribe(Topic::Results);
+        bell.ring(Topic::Results);
+        bell.ring(Topic::Results);
+        assert_eq!(subscription.wait(LONG).await, Wake::Event);
+        assert_eq!(subscription.wait(Duration::from_millis(1)).await, Wake::Poll);
+    }
+
+    #[tokio::test]
+    async fn another_process_is_heard_and_our_own_echo_is_not() {
+        let (ours, theirs) = (Bell::local(), Bell::local());
+        let mut subscription = ours.subscribe(Topic::Timers);
+        let mut finished = ours.finished();
+        let task = TaskId::generate();
+        theirs.ring(Topic::Timers);
+        theirs.announce(vec![task]);
+        for payload in theirs.take_outgoing() {
+            theirs.hear(&payload);
+            ours.hear(&payload);
+        }
+        assert_eq!(subscription.wait(LONG).await, Wake::Event);
+        assert!(matches!(finished.recv().await, Ok(Finished::Tasks(tasks)) if *tasks == [task]));
+        ours.ring(Topic::Timers);
+        subscription.wait(LONG).await;
+        for payload in ours.take_outgoing() {
+            ours.hear(&payload);
+        }
+        assert_eq!(subscription.wait(Duration::from_millis(1)).await, Wake::Poll);
+    }
+
+    #[test]
+    fn a_notification_fits_into_what_postgresql_allows() {
+        let bell = Bell::local();
+        bell.announce((0..super::NAMED_TASKS).map(|_| TaskId::generate()).collect());
+        assert!(bell.take_outgoing().iter().all(|payload| payload.len() < 8_000));
+        bell.announce((0..=super::NAMED_TASKS).map(|_| TaskId::generate()).collect());
+        assert!(bell.take_outgoing()[0].ends_with("finished:*"));
+    }
+}

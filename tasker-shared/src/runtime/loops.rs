@@ -1,0 +1,129 @@
+//! The two shapes of loops.
+
+use super::{Subscription, Wake};
+use crate::{
+    metrics::{
+        LoopOutcome, Metrics,
+        labels::{Loop, LoopRun},
+    },
+    storage::Error,
+};
+use rand::RngExt as _;
+use std::{future::Future, ops::RangeInclusive, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// The first and the longest pause after a turn that failed.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What a turn of a consumer found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// As much as it could take: there may be more.
+    Full,
+    /// Less than it could take.
+    Partial,
+    /// Nothing.
+    Empty,
+}
+
+/// Runs `turn` whenever `bell` rings or a poll interval is over, and again at once while there is more, until `shutdown`.
+/// The interval doubles from the start of `poll` to its end while nothing is found. A turn that fails is tried again after a growing pause; it must have changed nothing.
+pub async fn consume<F, Fut>(
+    name: &'static str,
+    metrics: Metrics,
+    mut bell: Subscription,
+    poll: RangeInclusive<Duration>,
+    shutdown: CancellationToken,
+    mut turn: F,
+) where
+    F: FnMut(Wake) -> Fut,
+    Fut: Future<Output = Result<Turn, Error>>,
+{
+    let mut failures = 0;
+    let mut wake = Wake::Poll;
+    let mut interval = *poll.start();
+    while !shutdown.is_cancelled() {
+        let running = metrics.runtime_loops_in_flight.hold(Loop { name });
+        let outcome = turn(wake).await;
+        drop(running);
+        metrics.runtime_loop_runs.add(1, LoopRun { name, outcome: counted(&outcome) });
+        let pause = match outcome {
+            Ok(found) => {
+                failures = 0;
+                interval = if found == Turn::Empty { (interval * 2).min(*poll.end()) } else { *poll.start() };
+                if found == Turn::Full {
+                    continue;
+                }
+                None
+            }
+            Err(error) => {
+                failures += 1;
+                Some(failed(name, &error, failures))
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = async { match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => wake = bell.wait(interval).await,
+            } } => {}
+        }
+    }
+}
+
+/// Runs `turn` at once, and again after the time it answers with or when `bell` rings, until `shutdown`.
+pub async fn sweep<F, Fut>(
+    name: &'static str,
+    metrics: Metrics,
+    mut bell: Option<Subscription>,
+    shutdown: CancellationToken,
+    mut turn: F,
+) where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Duration, Error>>,
+{
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let running = metrics.runtime_loops_in_flight.hold(Loop { name });
+        let outcome = turn().await;
+        drop(running);
+        let counted = if outcome.is_ok() { LoopOutcome::Worked } else { LoopOutcome::Error };
+        metrics.runtime_loop_runs.add(1, LoopRun { name, outcome: counted });
+        let (pause, listen) = match outcome {
+            Ok(pause) => {
+                failures = 0;
+                (pause, true)
+            }
+            Err(error) => {
+                failures += 1;
+                (failed(name, &error, failures), false)
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = async { match bell.as_mut().filter(|_| listen) {
+                Some(bell) => drop(bell.wait(pause).await),
+                None => tokio::time::sleep(pause).await,
+            } } => {}
+        }
+    }
+}
+
+fn counted(outcome: &Result<Turn, Error>) -> LoopOutcome {
+    match outcome {
+        Ok(Turn::Empty) => LoopOutcome::Idle,
+        Ok(_) => LoopOutcome::Worked,
+        Err(_) => LoopOutcome::Error,
+    }
+}
+
+/// Logs a failure, the first of a row loudly, and answers with the pause: doubled each time, with a random part.
+fn failed(name: &'static str, error: &Error, failures: u32) -> Duration {
+    let pause = PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1);
+    if failures == 1 {
+        tracing::error!(loop.name = name, %error, "a turn of {name} failed; it is tried again");
+    } else {
+        tracing::debug!(loop.name = name, %error, failures, "a turn of {name} failed again");
+    }
+    pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}

@@ -1,0 +1,17 @@
+//! What the HTTP of both services has in common: server, layers, problems, health and metrics pages.
+
+mod health;
+mod layers;
+mod listen;
+mod metrics;
+mod network;
+mod problem;
+mod trace;
+
+pub use health::{Builder as HealthBuilder, Document as HealthDocument, HealthChecks, health_router};
+pub use layers::{common, deadline};
+pub use listen::{Error, bind, serve};
+pub use metrics::{Document as MetricsDocument, Exposition, metrics_router};
+pub use network::{Invalid as InvalidNetwork, Network};
+pub use problem::{PROBLEM_JSON, internal, problem};
+pub use trace::traceparent;

@@ -1,0 +1,228 @@
+//! The door to the database: a pool, transactions with a name, and every statement measured.
+
+use super::Error;
+use crate::metrics::{
+    Metrics, Success, TransactionOutcome,
+    labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+};
+use sqlx::{
+    PgConnection, Postgres,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
+    query::{Query, QueryAs},
+};
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+/// How to reach PostgreSQL.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// The most connections at once.
+    pub max_connections: u32,
+    /// The longest wait for a connection.
+    pub acquire_timeout: Duration,
+    /// The longest run of one statement.
+    pub statement_timeout: Duration,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+/// A pool of connections; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    metrics: Metrics,
+    target: String,
+}
+
+impl Database {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] names the server.
+    pub async fn connect(options: &Options, metrics: Metrics) -> Result<Self, Error> {
+        let database = Self::deferred(options, metrics)?;
+        let connected = database.pool.acquire().await;
+        connected.map_err(|source| Error::Connect { target: database.target.clone(), source })?;
+        Ok(database)
+    }
+
+    /// Connects when a connection is needed for the first time.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] when the URL is none.
+    pub fn deferred(options: &Options, metrics: Metrics) -> Result<Self, Error> {
+        let parsed = PgConnectOptions::from_str(&options.url)
+            .map_err(|source| Error::Connect { target: "the given URL".to_owned(), source })?;
+        let target = format!(
+            "{}:{}/{}",
+            parsed.get_socket().map_or_else(|| parsed.get_host().to_owned(), |s| s.display().to_string()),
+            parsed.get_port(),
+            parsed.get_database().unwrap_or("")
+        );
+        let connect = parsed
+            .application_name(&options.application_name)
+            .statement_cache_capacity(500)
+            .options([("statement_timeout", options.statement_timeout.as_millis().to_string())]);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .test_before_acquire(false)
+            .connect_lazy_with(connect);
+        Ok(Self { pool, metrics, target })
+    }
+
+    /// Host, port and database.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The pool, for what needs connections of its own: the listener, probes, migrations.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Where this door's measurements go.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Begins the transaction `name`.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] when no connection can be had.
+    pub async fn begin(&self, name: &'static str) -> Result<Session, Error> {
+        let mut session = self.session(name).await?;
+        let begin = sqlx::query("begin");
+        session.execute("begin", begin).await?;
+        session.open = true;
+        Ok(session)
+    }
+
+    /// A connection on which each statement is its own transaction.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] when no connection can be had.
+    pub async fn session(&self, name: &'static str) -> Result<Session, Error> {
+        let started = Instant::now();
+        let connection =
+            self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
+        self.metrics.db_pool_wait_duration.record_since(started, ());
+        Ok(Session { connection, metrics: self.metrics.clone(), name, started: Instant::now(), open: false })
+    }
+}
+
+/// A connection in use: a transaction that has a name, or single statements.
+///
+/// A transaction that is dropped without [`Session::commit`] closes its connection, so that PostgreSQL rolls it back at once.
+#[derive(Debug)]
+pub struct Session {
+    connection: PoolConnection<Postgres>,
+    metrics: Metrics,
+    name: &'static str,
+    started: Instant,
+    open: bool,
+}
+
+impl Session {
+    /// Runs a statement and counts the rows it changed.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] names `doing`.
+    pub async fn execute(
+        &mut self,
+        doing: &'static str,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<u64, Error> {
+        let started = Instant::now();
+        let answer = query.execute(&mut *self.connection).await;
+        self.measured(doing, started, answer).map(|done| done.rows_affected())
+    }
+
+    /// Runs a statement and reads its rows.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] names `doing`.
+    pub async fn fetch<T>(
+        &mut self,
+        doing: &'static str,
+        query: QueryAs<'_, Postgres, T, PgArguments>,
+    ) -> Result<Vec<T>, Error>
+    where
+        T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let started = Instant::now();
+        let answer = query.fetch_all(&mut *self.connection).await;
+        self.measured(doing, started, answer)
+    }
+
+    /// Runs a statement and reads its row, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] names `doing`.
+    pub async fn fetch_optional<T>(
+        &mut self,
+        doing: &'static str,
+        query: QueryAs<'_, Postgres, T, PgArguments>,
+    ) -> Result<Option<T>, Error>
+    where
+        T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let started = Instant::now();
+        let answer = query.fetch_optional(&mut *self.connection).await;
+        self.measured(doing, started, answer)
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] when it is not known to be committed.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let answer = self.execute("commit", sqlx::query("commit")).await;
+        self.open = answer.is_err();
+        if answer.is_ok() {
+            self.ended(TransactionOutcome::Committed);
+        }
+        answer.map(drop)
+    }
+
+    /// Gives the transaction up.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] when the connection is lost, which rolls back too.
+    pub async fn rollback(mut self) -> Result<(), Error> {
+        let answer = self.execute("rollback", sqlx::query("rollback")).await;
+        self.open = answer.is_err();
+        self.ended(TransactionOutcome::RolledBack);
+        answer.map(drop)
+    }
+
+    /// The connection, for statements of users that belong to this transaction.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    fn measured<T>(&self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
+        self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
+        self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
+        answer.map_err(|source| Error::Statement { doing, source })
+    }
+
+    fn ended(&self, outcome: TransactionOutcome) {
+        self.metrics.db_transaction_duration.record_since(self.started, Transaction { transaction: self.name });
+        self.metrics.db_transactions.add(1, TransactionEnd { outcome, transaction: self.name });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.open {
+            self.ended(TransactionOutcome::RolledBack);
+            self.connection.close_on_drop();
+        }
+    }
+}

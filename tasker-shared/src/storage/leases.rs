@@ -1,0 +1,272 @@
+//! Stations *claim* and the lease: one statement each for a whole batch.
+
+use super::{Error, Session};
+use crate::{
+    id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
+    name::Name,
+    queue::QueueName,
+    step::{Edge, StepEvent, StepState},
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{FromRow, Row as _, postgres::PgRow};
+use std::time::Duration;
+
+const CLAIM: Edge = Edge::of(StepState::Enqueued, StepEvent::Claim);
+const RECLAIM: Edge = Edge::of(StepState::InProgress, StepEvent::Reclaim);
+const RELEASE: Edge = Edge::of(StepState::InProgress, StepEvent::Release);
+const WITHDRAW: Edge = Edge::of(StepState::Enqueued, StepEvent::Withdraw);
+
+/// What a lease adds to the step's own timeout, so that a step which ends in time never loses its lease on the way to its report.
+const REPORT_MARGIN: Duration = Duration::from_secs(5);
+
+/// A claimed step, with what its handler needs.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Claimed {
+    /// The message that is the lease.
+    pub msg_id: i64,
+    /// How often this message was read before.
+    pub read_ct: i32,
+    /// Where the step stood.
+    pub from_state: StepState,
+    /// The step.
+    pub step_id: StepId,
+    /// Its name.
+    pub step_name: Name,
+    /// Its fence.
+    pub attempt: i32,
+    /// How often it failed before.
+    pub failures: i32,
+    /// How often it may fail.
+    pub max_attempts: i32,
+    /// The longest run of its handler, in milliseconds.
+    pub timeout_ms: i64,
+    /// When it was enqueued.
+    pub enqueued_at: DateTime<Utc>,
+    /// When it was claimed.
+    pub started_at: DateTime<Utc>,
+    /// The task.
+    pub task_id: TaskId,
+    /// The task's template.
+    pub template_id: TemplateId,
+    /// Whose overrides apply.
+    pub environment: String,
+    /// The task type.
+    pub task_name: Name,
+    /// Of the task.
+    pub priority: i16,
+    /// Of the task.
+    pub correlation_id: CorrelationId,
+    /// The caller's trace context.
+    pub traceparent: Option<String>,
+    /// Of the task.
+    pub input: Value,
+    /// The parents' results by step name.
+    pub parents: Option<Value>,
+    /// The parents' ids.
+    pub parent_ids: Vec<StepId>,
+    /// The parents' attempts, in the same order.
+    pub parent_attempts: Vec<i32>,
+}
+
+impl Claimed {
+    /// Whether the lease was taken from a worker that lost it.
+    pub fn is_reclaimed(&self) -> bool {
+        self.from_state == RECLAIM.from
+    }
+}
+
+/// What a claim found.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// The steps that are now ours.
+    pub steps: Vec<Claimed>,
+    /// How many messages were read, whatever became of them.
+    pub read: usize,
+}
+
+struct Row {
+    read: i64,
+    claimed: Option<Claimed>,
+}
+
+impl<'r> FromRow<'r, PgRow> for Row {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let claimed = row.try_get::<Option<StepId>, _>("step_id")?.map(|_| Claimed::from_row(row)).transpose()?;
+        Ok(Self { read: row.try_get("read")?, claimed })
+    }
+}
+
+/// Takes up to `limit` steps of a namespace for `lease`, or for a step's own timeout where that is shorter.
+///
+/// In the same statement, messages that ask for nothing any more are deleted, those of paused tasks are withdrawn, and
+/// those that cannot be understood are parked as dead letters.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn claim(
+    session: &mut Session,
+    queue: &QueueName,
+    limit: i64,
+    worker: WorkerId,
+    lease: Duration,
+) -> Result<Claim, Error> {
+    let sql = claim_sql(queue);
+    let query = sqlx::query_as(&sql)
+        .bind(limit)
+        .bind(worker)
+        .bind(lease.as_secs_f64())
+        .bind(REPORT_MARGIN.as_secs_f64())
+        .bind(queue.as_str());
+    let rows: Vec<Row> = session.fetch("claim_steps", query).await?;
+    let read = rows.first().map_or(0, |row| usize::try_from(row.read).unwrap_or(0));
+    Ok(Claim { steps: rows.into_iter().filter_map(|row| row.claimed).collect(), read })
+}
+
+fn claim_sql(queue: &QueueName) -> String {
+    let (table, uuid) = (queue.table(), "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'");
+    let (enqueued, in_progress, pending) = (CLAIM.from, CLAIM.to, WITHDRAW.to);
+    debug_assert!(RECLAIM.from == in_progress && WITHDRAW.from == enqueued);
+    format!(
+        "-- claim_steps
+         with visible as materialized (
+             select msg_id, read_ct, case when message->>'step_id' ~ {uuid} then (message->>'step_id')::uuid end as step_id
+               from {table} where vt <= clock_timestamp() order by vt limit $1 for update skip locked),
+         seen as materialized (
+             select v.msg_id, v.read_ct, v.step_id, s.state as step_state, s.task_id, t.state as task_state
+               from visible v left join tasker.steps s on s.id = v.step_id left join tasker.tasks t on t.id = s.task_id),
+         claimed as (
+             update tasker.steps s
+                set state = '{in_progress}', attempt = s.attempt + 1, worker_id = $2, progress = null,
+                    started_at = clock_timestamp(), reported_at = null
+               from seen join tasker.tasks t on t.id = seen.task_id
+              where s.id = seen.step_id and s.state = seen.step_state
+                and (s.state = '{enqueued}' and seen.task_state = 'in_progress' or s.state = '{in_progress}')
+             returning seen.msg_id, seen.read_ct, seen.step_state as from_state, s.id as step_id, s.name as step_name,
+                       s.attempt, s.failures, s.max_attempts, s.timeout_ms, s.enqueued_at, s.started_at,
+                       t.id as task_id, t.template_id, t.environment, t.name as task_name, t.priority,
+                       t.correlation_id, t.traceparent, t.input),
+         leased as (
+             update {table} q
+                set vt = clock_timestamp() + make_interval(secs => least($3, c.timeout_ms / 1000.0 + $4)),
+                    read_ct = q.read_ct + 1, last_read_at = clock_timestamp()
+               from claimed c where q.msg_id = c.msg_id),
+         -- a task that is resumed meanwhile holds the lock first, and then is not paused any more
+         paused as materialized (
+             select t.id from tasker.tasks t
+              where t.id in (select task_id from seen where step_state = '{enqueued}' and task_state = 'paused')
+                and t.state = 'paused' order by t.id for update),
+         withdrawn as (
+             update tasker.steps s set state = '{pending}', enqueued_at = null
+               from seen join paused on paused.id = seen.task_id
+              where s.id = seen.step_id and s.state = '{enqueued}'
+             returning s.id as step_id, s.task_id, s.attempt, seen.msg_id),
+         unreadable as (
+             insert into tasker.dead_letters (id, reason, queue, message, headers, detail, read_count)
+             select tasker.uuid_v7(), 'unreadable', $5, q.message, q.headers, 'the message has no step_id', q.read_ct
+               from {table} q join seen on seen.msg_id = q.msg_id where seen.step_id is null),
+         gone as (
+             delete from {table} q using seen
+              where q.msg_id = seen.msg_id
+                and (seen.step_state is null or seen.step_state not in ('{enqueued}', '{in_progress}')
+                     or exists (select from withdrawn w where w.msg_id = seen.msg_id))),
+         history as (
+             insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
+             select task_id, step_id, from_state, '{in_progress}', attempt, 'worker:' || $2,
+                    case when from_state = '{in_progress}' then 'the lease ran out' end from claimed
+             union all
+             select task_id, step_id, '{enqueued}', '{pending}', attempt, 'worker:' || $2, 'the task is paused' from withdrawn)
+         select (select count(*) from visible) as read, c.*, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
+                coalesce(family.parent_attempts, '{{}}') as parent_attempts
+           from (select) one left join claimed c on true
+           left join lateral (
+                select jsonb_object_agg(p.name, p.result) as parents, array_agg(p.id order by p.id) as parent_ids,
+                       array_agg(p.attempt order by p.id) as parent_attempts
+                  from tasker.step_edges e join tasker.steps p on p.id = e.parent_id
+                 where e.child_id = c.step_id) family on c.step_id is not null"
+    )
+}
+
+/// A lease that a worker holds.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The message that is the lease.
+    pub msg_id: i64,
+    /// The step.
+    pub step_id: StepId,
+    /// Its fence.
+    pub attempt: i32,
+    /// What the handler said of its progress, when that is new.
+    pub progress: Option<Value>,
+}
+
+/// Extends leases to `lease` from now and stores progress; answers with the steps that are still ours.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn extend(
+    session: &mut Session,
+    queue: &QueueName,
+    held: &[Held],
+    lease: Duration,
+) -> Result<Vec<StepId>, Error> {
+    let sql = format!(
+        "-- extend_leases
+         with held as (select * from unnest($1::bigint[], $2::uuid[], $3::integer[], $4::jsonb[]) h (msg_id, step_id, attempt, progress)),
+         ours as (
+             select h.* from held h join tasker.steps s
+                 on s.id = h.step_id and s.state = '{in_progress}' and s.attempt = h.attempt),
+         told as (
+             update tasker.steps s set progress = o.progress from ours o
+              where s.id = o.step_id and s.state = '{in_progress}' and s.attempt = o.attempt and o.progress is not null)
+         update {table} q set vt = greatest(q.vt, clock_timestamp() + make_interval(secs => $5))
+           from ours o where q.msg_id = o.msg_id
+         returning o.step_id",
+        in_progress = StepState::InProgress,
+        table = queue.table(),
+    );
+    let query = sqlx::query_as(&sql)
+        .bind(held.iter().map(|h| h.msg_id).collect::<Vec<_>>())
+        .bind(held.iter().map(|h| h.step_id).collect::<Vec<_>>())
+        .bind(held.iter().map(|h| h.attempt).collect::<Vec<_>>())
+        .bind(held.iter().map(|h| h.progress.clone()).collect::<Vec<_>>())
+        .bind(lease.as_secs_f64());
+    let rows: Vec<(StepId,)> = session.fetch("extend_leases", query).await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Gives leases back: the steps are enqueued again and visible at once.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn release(
+    session: &mut Session,
+    queue: &QueueName,
+    held: &[Held],
+    worker: WorkerId,
+) -> Result<Vec<StepId>, Error> {
+    let sql = format!(
+        "-- release_leases
+         with held as (select * from unnest($1::bigint[], $2::uuid[], $3::integer[]) h (msg_id, step_id, attempt)),
+         released as (
+             update tasker.steps s set state = '{to}', enqueued_at = clock_timestamp() from held h
+              where s.id = h.step_id and s.state = '{from}' and s.attempt = h.attempt
+             returning s.id as step_id, s.task_id, s.attempt, h.msg_id),
+         freed as (
+             update {table} q set vt = clock_timestamp() from released r where q.msg_id = r.msg_id),
+         history as (
+             insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
+             select task_id, step_id, '{from}', '{to}', attempt, 'worker:' || $4, 'the worker stops' from released)
+         select step_id from released",
+        from = RELEASE.from,
+        to = RELEASE.to,
+        table = queue.table(),
+    );
+    let query = sqlx::query_as(&sql)
+        .bind(held.iter().map(|h| h.msg_id).collect::<Vec<_>>())
+        .bind(held.iter().map(|h| h.step_id).collect::<Vec<_>>())
+        .bind(held.iter().map(|h| h.attempt).collect::<Vec<_>>())
+        .bind(worker);
+    let rows: Vec<(StepId,)> = session.fetch("release_leases", query).await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}

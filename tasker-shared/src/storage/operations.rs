@@ -1,0 +1,208 @@
+//! What operators do to one task by hand. Every statement here works on a task whose row is locked by [`lock`].
+
+use super::{Error, Session, reports::Counts};
+use crate::{
+    id::{CorrelationId, StepId, TaskId, TemplateId},
+    name::Name,
+    step::StepState,
+    task::TaskState,
+};
+use serde_json::Value;
+
+/// A task whose row is locked.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Locked {
+    /// The task.
+    pub id: TaskId,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The definition it runs.
+    pub template_id: TemplateId,
+    /// Whose overrides apply.
+    pub environment: String,
+    /// Of the template.
+    pub namespace: Name,
+    /// The task type.
+    pub name: Name,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Of the task.
+    pub correlation_id: CorrelationId,
+    /// The caller's trace context.
+    pub traceparent: Option<String>,
+}
+
+/// Locks a task.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn lock(session: &mut Session, task: TaskId) -> Result<Option<Locked>, Error> {
+    let query = sqlx::query_as(
+        "-- lock_task
+         select id, state, template_id, environment, namespace, name, priority, correlation_id, traceparent
+           from tasker.tasks where id = $1 for update",
+    );
+    session.fetch_optional("lock_task", query.bind(task)).await
+}
+
+/// Moves a task between states that are not final, or out of `error`; answers whether it was where it was said to be.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn move_task(
+    session: &mut Session,
+    task: TaskId,
+    from: TaskState,
+    to: TaskState,
+    actor: &str,
+    reason: Option<&str>,
+) -> Result<bool, Error> {
+    let query = sqlx::query(
+        "-- move_task
+         with moved as (
+             update tasker.tasks set state = $3, finished_at = null, error = null where id = $1 and state = $2 returning id)
+         insert into tasker.task_transitions (task_id, from_state, to_state, actor, reason)
+         select id, $2, $3, $4, $5 from moved",
+    )
+    .bind(task)
+    .bind(from)
+    .bind(to)
+    .bind(actor)
+    .bind(reason);
+    session.execute("move_task", query).await.map(|rows| rows > 0)
+}
+
+/// A step that was moved.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Moved {
+    /// The step.
+    pub step_id: StepId,
+    /// Its name.
+    pub name: Name,
+    /// Where it stood.
+    pub from_state: StepState,
+}
+
+/// Moves those of a task's steps that are in one of the states `from` (and of this name, when one is given) to `to`.
+///
+/// # Errors
+/// [`Error::Statement`].
+#[expect(clippy::too_many_arguments, reason = "one statement, each argument one of its parameters")]
+pub async fn move_steps(
+    session: &mut Session,
+    task: TaskId,
+    name: Option<&str>,
+    from: &[StepState],
+    to: StepState,
+    result: Option<&Value>,
+    actor: &str,
+    reason: Option<&str>,
+) -> Result<Vec<Moved>, Error> {
+    let query = sqlx::query_as(
+        "-- move_steps
+         with old as materialized (
+             select id, state from tasker.steps
+              where task_id = $1 and ($2::text is null or name = $2) and state = any ($3) order by id for update),
+         moved as (
+             update tasker.steps s
+                set state = $4, retry_at = null, result = coalesce($5, s.result),
+                    failures = case when $4 = 'enqueued' then 0 else s.failures end,
+                    enqueued_at = case when $4 = 'enqueued' then clock_timestamp() else s.enqueued_at end,
+                    finished_at = case when $6 then clock_timestamp() end
+               from old where s.id = old.id
+             returning s.id as step_id, s.task_id, s.name, s.attempt, old.state as from_state),
+         timer as (delete from tasker.timers m using moved where m.kind = 'retry' and m.subject = moved.step_id),
+         history as (
+             insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
+             select task_id, step_id, from_state, $4, attempt, $7, $8 from moved)
+         select step_id, name, from_state from moved",
+    )
+    .bind(task)
+    .bind(name)
+    .bind(from)
+    .bind(to)
+    .bind(result)
+    .bind(to.is_final())
+    .bind(actor)
+    .bind(reason);
+    session.fetch("move_steps", query).await
+}
+
+/// Tells the dependents of a step that they need not wait for it any more.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn free_dependents(session: &mut Session, step: StepId) -> Result<u64, Error> {
+    let query = sqlx::query(
+        "-- free_dependents
+         update tasker.steps c set waiting_on = c.waiting_on - 1
+           from tasker.step_edges e where e.parent_id = $1 and c.id = e.child_id",
+    );
+    session.execute("free_dependents", query.bind(step)).await
+}
+
+/// Counts a task's steps anew.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn recount(session: &mut Session, task: TaskId) -> Result<Option<Counts>, Error> {
+    let query = sqlx::query_as(
+        "-- recount_steps
+         update tasker.tasks t set remaining_steps = n.remaining, active_steps = n.active
+           from (select count(*) filter (where state not in ('complete', 'skipped', 'resolved_manually'))::integer as remaining,
+                        count(*) filter (where state in ('enqueued', 'in_progress', 'reported', 'waiting_for_retry')
+                                            or state = 'pending' and waiting_on = 0)::integer as active
+                   from tasker.steps where task_id = $1) n
+          where t.id = $1
+         returning t.id as task_id, t.remaining_steps as remaining, t.active_steps as active",
+    );
+    session.fetch_optional("recount_steps", query.bind(task)).await
+}
+
+/// Holds the retry timers of a task that is paused.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn hold_timers(session: &mut Session, task: TaskId) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- hold_timers\nupdate tasker.timers set due_at = 'infinity' where task_id = $1 and kind = 'retry'",
+    );
+    session.execute("hold_timers", query.bind(task)).await.map(drop)
+}
+
+/// Lets the retry timers of a task go on: each is due when its step's back-off is over.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn resume_timers(session: &mut Session, task: TaskId) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- resume_timers
+         update tasker.timers m set due_at = s.retry_at from tasker.steps s
+          where m.task_id = $1 and m.kind = 'retry' and s.id = m.subject and s.retry_at is not null",
+    );
+    session.execute("resume_timers", query.bind(task)).await.map(drop)
+}
+
+/// A step as it stands.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Standing {
+    /// The step.
+    pub id: StepId,
+    /// Its name.
+    pub name: Name,
+    /// Where it stands.
+    pub state: StepState,
+    /// How often it was claimed.
+    pub attempt: i32,
+}
+
+/// The steps of a task, in the order of the template.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn steps(session: &mut Session, task: TaskId) -> Result<Vec<Standing>, Error> {
+    let query = sqlx::query_as(
+        "-- list_steps\nselect id, name, state, attempt from tasker.steps where task_id = $1 order by position",
+    );
+    session.fetch("list_steps", query.bind(task)).await
+}

@@ -1,0 +1,176 @@
+//! Installs and checks the schema: PGMQ's objects, then the migrations of schema `tasker`.
+
+use super::Error;
+use pgmq::PGMQueueExt;
+use serde::Serialize;
+use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+
+static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// Two services that migrate at once take turns on this advisory lock.
+const LOCK: i64 = 0x7461_736b_6572;
+
+/// What is installed, against what this program needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The server's version, such as `15.18`.
+    pub server: String,
+    /// Where PGMQ's objects come from.
+    pub pgmq: Pgmq,
+    /// Migrations that are applied, by version.
+    pub applied: Vec<i64>,
+    /// Migrations that this program has and the database lacks.
+    pub missing: Vec<i64>,
+    /// Migrations that the database has and this program does not know.
+    pub unknown: Vec<i64>,
+}
+
+/// Where PGMQ's objects come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pgmq {
+    /// The server's extension.
+    Extension(String),
+    /// SQL installed by this program or by another one with the `pgmq` crate.
+    Sql(String),
+    /// A schema `pgmq` of unknown origin.
+    Foreign,
+    /// Nothing.
+    Absent,
+}
+
+impl Status {
+    /// Whether the services can work.
+    pub fn is_current(&self) -> bool {
+        self.missing.is_empty() && self.unknown.is_empty() && !self.applied.is_empty()
+    }
+}
+
+/// Brings the schema to what this program needs; what is there already stays.
+///
+/// # Errors
+/// [`Error::Statement`] when PostgreSQL refuses, [`Error::Schema`] when the server is too old, or the schema is newer than this program.
+pub async fn migrate(pool: &PgPool) -> Result<Status, Error> {
+    let mut connection = pool.acquire().await.map_err(failed("acquire_connection"))?;
+    run(&mut connection, "lock_schema", &format!("select pg_advisory_lock({LOCK})")).await?;
+    let outcome = migrate_locked(pool, &mut connection).await;
+    run(&mut connection, "unlock_schema", &format!("select pg_advisory_unlock({LOCK})")).await?;
+    outcome?;
+    status(pool).await
+}
+
+async fn migrate_locked(pool: &PgPool, connection: &mut PgConnection) -> Result<(), Error> {
+    let before = status(pool).await?;
+    if let Some(newer) = before.unknown.first() {
+        return Err(Error::Schema(newer_than_program(*newer)));
+    }
+    match before.pgmq {
+        Pgmq::Extension(_) | Pgmq::Foreign => {}
+        Pgmq::Sql(_) | Pgmq::Absent => PGMQueueExt::new_with_pool(pool.clone())
+            .await
+            .install_sql_from_embedded()
+            .await
+            .map_err(|e| Error::Schema(format!("failed to install PGMQ's objects: {e}")))?,
+    }
+    run(connection, "create_schema", "create schema if not exists tasker").await?;
+    run(connection, "set_search_path", "set search_path = tasker, public").await?;
+    let applied = MIGRATOR.run(&mut *connection).await;
+    run(connection, "reset_search_path", "reset search_path").await?;
+    applied.map_err(|e| Error::Schema(format!("failed to migrate: {e}")))?;
+    for queue in [crate::queue::TASK_REQUESTS, crate::queue::STEP_RESULTS] {
+        let mut transaction = connection.begin().await.map_err(failed("begin"))?;
+        crate::queue::create(&mut transaction, queue).await?;
+        transaction.commit().await.map_err(failed("commit"))?;
+    }
+    Ok(())
+}
+
+/// What is installed.
+///
+/// # Errors
+/// [`Error::Statement`], or [`Error::Schema`] for a server older than PostgreSQL 14.
+pub async fn status(pool: &PgPool) -> Result<Status, Error> {
+    let (server, number): (String, i32) =
+        sqlx::query_as("select current_setting('server_version'), current_setting('server_version_num')::integer")
+            .fetch_one(pool)
+            .await
+            .map_err(failed("read_server_version"))?;
+    if number < 140_000 {
+        return Err(Error::Schema(format!("PostgreSQL {server} is too old; Tasker needs version 14 or later")));
+    }
+    let exists: bool = sqlx::query_scalar("select to_regclass('tasker._sqlx_migrations') is not null")
+        .fetch_one(pool)
+        .await
+        .map_err(failed("look_for_schema"))?;
+    let applied: Vec<i64> = if exists {
+        sqlx::query_scalar("select version from tasker._sqlx_migrations where success order by version")
+            .fetch_all(pool)
+            .await
+            .map_err(failed("read_schema_version"))?
+    } else {
+        Vec::new()
+    };
+    let known: Vec<i64> = MIGRATOR.iter().map(|m| m.version).collect();
+    Ok(Status {
+        server,
+        pgmq: pgmq_origin(pool).await?,
+        missing: known.iter().copied().filter(|v| !applied.contains(v)).collect(),
+        unknown: applied.iter().copied().filter(|v| !known.contains(v)).collect(),
+        applied,
+    })
+}
+
+/// Refuses a schema that is not the one this program was built for.
+///
+/// # Errors
+/// [`Error::Schema`] says what to run.
+pub async fn check(pool: &PgPool) -> Result<(), Error> {
+    let status = status(pool).await?;
+    if let Some(newer) = status.unknown.first() {
+        return Err(Error::Schema(newer_than_program(*newer)));
+    }
+    if status.applied.is_empty() {
+        return Err(Error::Schema("the database has no Tasker schema; run `tasker db migrate`".to_owned()));
+    }
+    if let Some(missing) = status.missing.first() {
+        return Err(Error::Schema(format!("the schema lacks migration {missing}; run `tasker db migrate`")));
+    }
+    Ok(())
+}
+
+async fn pgmq_origin(pool: &PgPool) -> Result<Pgmq, Error> {
+    let (extension, sql, schema): (Option<String>, bool, bool) = sqlx::query_as(
+        "select (select extversion from pg_extension where extname = 'pgmq'),
+                to_regclass('pgmq.__pgmq_migrations') is not null,
+                to_regnamespace('pgmq') is not null",
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(failed("look_for_pgmq"))?;
+    Ok(match (extension, sql, schema) {
+        (Some(version), ..) => Pgmq::Extension(version),
+        (None, true, _) => Pgmq::Sql(
+            PGMQueueExt::new_with_pool(pool.clone())
+                .await
+                .installed_version()
+                .await
+                .ok()
+                .flatten()
+                .map_or_else(|| "unknown".to_owned(), |v| v.to_string()),
+        ),
+        (None, false, true) => Pgmq::Foreign,
+        (None, false, false) => Pgmq::Absent,
+    })
+}
+
+async fn run(connection: &mut PgConnection, doing: &'static str, sql: &str) -> Result<(), Error> {
+    sqlx::query(sql).execute(connection).await.map(drop).map_err(failed(doing))
+}
+
+fn newer_than_program(version: i64) -> String {
+    format!("the schema has migration {version}, which this program does not know; use a newer Tasker")
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |source| Error::Statement { doing, source }
+}
