@@ -197,7 +197,7 @@ impl Telemetry {
             );
         }
         if let Some(recorder) = &self.recorder {
-            recorder.wake();
+            recorder.stop();
         }
     }
 }
