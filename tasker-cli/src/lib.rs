@@ -12,6 +12,8 @@ pub mod error;
 pub mod exit;
 pub mod profile;
 pub mod shell;
+#[cfg(test)]
+mod stub;
 pub mod view;
 
 use args::Command;

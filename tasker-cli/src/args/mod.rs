@@ -5,7 +5,7 @@ mod run;
 mod template;
 mod value;
 
-pub use operate::{ConfigArgs, ConfigCommand, DbArgs, DbCommand, WorkerCommand};
+pub use operate::{ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, WorkerCommand};
 pub use run::{BenchArgs, DemoArgs, DevArgs};
 pub use template::{Format, GraphFormat, ImportArgs, TemplateCommand};
 pub use value::{Moment, TemplateRef};
@@ -89,6 +89,9 @@ pub enum Command {
     /// Show and check the services' configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// See what is measured
+    #[command(subcommand)]
+    Metrics(MetricsCommand),
     /// Ask the service how it is
     Health,
     /// Print the completions of a shell
@@ -118,8 +121,10 @@ fn after_long_help() -> String {
 }
 
 const CONNECTION: &str = "\
-The service is found by, in this order: --url, --profile, TASKER_URL, TASKER_PROFILE, `default_profile` of the
-profile file, http://127.0.0.1:8080. The profile file is $XDG_CONFIG_HOME/tasker/cli.toml, else ~/.config/tasker/cli.toml:
+The service is found by, in this order: --url, --profile, TASKER_URL,
+TASKER_PROFILE, `default_profile` of the profile file, http://127.0.0.1:8080.
+The profile file is $XDG_CONFIG_HOME/tasker/cli.toml, else
+~/.config/tasker/cli.toml:
 
   default_profile = \"local\"
 

@@ -22,9 +22,19 @@ pub enum DbCommand {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  tasker db migrate --database-url postgres://tasker@127.0.0.1/tasker")]
 pub struct DbArgs {
-    /// The PostgreSQL server and database
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
+    /// The PostgreSQL server and database [environment: DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// See what is measured.
+#[derive(Debug, Subcommand)]
+pub enum MetricsCommand {
+    /// List the metrics of both services, with their labels and what they tell
+    List {
+        /// Only metrics with this in their name
+        name: Option<String>,
+    },
 }
 
 /// Show and check the services' configuration.

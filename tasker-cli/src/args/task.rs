@@ -1,7 +1,10 @@
 //! `tasker task …`.
 
 use super::{Moment, TemplateRef};
-use clap::Subcommand;
+use clap::{
+    Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use std::{path::PathBuf, time::Duration};
 use tasker_shared::{
     id::{CorrelationId, TaskId},
@@ -115,8 +118,8 @@ Examples:
 
 When there are more, the last line (with --json the key `next`) gives the id for --before.")]
 pub struct ListArgs {
-    /// Only this state: pending, in_progress, paused, complete, error, cancelled or resolved_manually
-    #[arg(long)]
+    /// Only this state
+    #[arg(long, value_parser = states())]
     pub state: Option<TaskState>,
     /// Only this namespace
     #[arg(long)]
@@ -164,4 +167,9 @@ pub struct ActionArgs {
     /// Who; kept in the history [default: $USER]
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
+}
+
+fn states() -> impl TypedValueParser<Value = TaskState> {
+    PossibleValuesParser::new(TaskState::ALL.iter().map(|state| state.as_str()))
+        .try_map(|word| word.parse::<TaskState>())
 }

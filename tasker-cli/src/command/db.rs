@@ -1,13 +1,89 @@
 //! `tasker db …`.
 
 use crate::{
-    args::DbCommand,
+    args::{DbArgs, DbCommand},
     error::{Error, Result},
     exit::Exit,
     shell::Shell,
+    view,
+};
+use serde_json::json;
+use std::time::Duration;
+use tasker_shared::{
+    metrics::Metrics,
+    storage::{
+        self, Database, Options,
+        schema::{self, Status},
+    },
 };
 
+/// How long to wait for the server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one statement of a migration may take: an index on a large table.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// One holds the lock that lets one program migrate at a time; the others look and migrate.
+const CONNECTIONS: u32 = 3;
+
 pub(super) async fn run(command: DbCommand, shell: &mut Shell) -> Result {
-    let _ = (command, shell);
-    Err(Error::new(Exit::Broken, "not_built", "`tasker db` is not built yet"))
+    match command {
+        DbCommand::Migrate(args) => migrate(args, shell).await,
+        DbCommand::Status(args) => status(args, shell).await,
+    }
+}
+
+async fn migrate(args: DbArgs, shell: &mut Shell) -> Result {
+    let database = connect(args, shell).await?;
+    let before = schema::status(database.pool()).await?;
+    let after = schema::migrate(database.pool()).await?;
+    let applied: Vec<_> = after.applied.iter().filter(|version| !before.applied.contains(version)).collect();
+    shell.print(&json!({"database": database.target(), "applied": applied, "status": after}), |look| {
+        let what = match applied.len() {
+            0 => "nothing to do".to_owned(),
+            1 => "applied 1 migration".to_owned(),
+            count => format!("applied {count} migrations"),
+        };
+        format!("{what}\n\n{}", view::schema(&after, database.target(), look))
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn status(args: DbArgs, shell: &mut Shell) -> Result {
+    let database = connect(args, shell).await?;
+    let status: Status = schema::status(database.pool()).await?;
+    let current = status.is_current();
+    shell.print(&json!({"database": database.target(), "current": current, "status": status}), |look| {
+        view::schema(&status, database.target(), look)
+    })?;
+    Ok(if current { Exit::Ok } else { Exit::Failed })
+}
+
+async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
+    let options = Options {
+        url: url(args, shell)?,
+        max_connections: CONNECTIONS,
+        acquire_timeout: CONNECT_TIMEOUT,
+        statement_timeout: STATEMENT_TIMEOUT,
+        application_name: "tasker db".to_owned(),
+    };
+    Ok(Database::connect(&options, Metrics::disabled()).await?)
+}
+
+fn url(args: DbArgs, shell: &Shell) -> Result<String> {
+    let given =
+        args.database_url.or_else(|| shell.variables.get("DATABASE_URL").cloned()).filter(|url| !url.is_empty());
+    given.ok_or_else(|| {
+        Error::usage("no database is given")
+            .advise("set --database-url or DATABASE_URL, such as postgres://tasker@127.0.0.1/tasker; `tasker dev` needs neither")
+    })
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        let (exit, kind) = match &error {
+            storage::Error::Connect { .. } => (Exit::Unreachable, "database_unreachable"),
+            storage::Error::Schema(_) => (Exit::Failed, "schema"),
+            storage::Error::Statement { .. } | storage::Error::Inconsistent { .. } => (Exit::Broken, "database"),
+        };
+        Self::new(exit, kind, error.to_string())
+    }
 }

@@ -5,11 +5,14 @@ mod completions;
 mod config;
 mod db;
 mod health;
+mod metrics;
 mod step;
 mod submit;
 mod task;
 mod template;
 mod template_file;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod worker;
 
@@ -34,6 +37,7 @@ pub async fn run(command: Command, shell: &mut Shell) -> Result {
         Command::Worker(command) => worker::run(command, shell).await,
         Command::Db(command) => db::run(command, shell).await,
         Command::Config(command) => config::run(command, shell),
+        Command::Metrics(command) => metrics::run(command, shell),
         Command::Health => health::run(shell).await,
         Command::Completions { shell: kind } => completions::run(kind, shell),
     }

@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tasker_client::Client;
 use tasker_shared::{
-    api::{SubmitAnswer, SubmitAnswers, SubmitTask},
+    api::{SubmitAnswer, SubmitAnswers, SubmitTask, Submitted},
     id::TaskId,
 };
 
-/// How many tasks go into one request.
+/// How many tasks go into one request at most.
 const BATCH: usize = 500;
+/// How many bytes of tasks go into one request, unless a single one has more.
+const BATCH_BYTES: usize = 1 << 20;
 
 pub(super) async fn run(args: SubmitArgs, shell: &mut Shell) -> Result {
     match &args.file {
@@ -30,12 +32,22 @@ async fn one(args: &SubmitArgs, shell: &mut Shell) -> Result {
     let client = shell.client()?;
     let submitted = client.submit(&request(args, shell)?).await?;
     if args.wait {
-        return watch::one(&client, submitted.task_id, args.timeout, shell).await;
+        return follow(&client, &submitted, args, shell).await;
     }
     shell.print(&submitted, |look| {
         format!("{}\nfollow it: tasker task watch {}", view::submitted(&submitted, look), submitted.task_id)
     })?;
     Ok(Exit::Ok)
+}
+
+async fn follow(client: &Client, submitted: &Submitted, args: &SubmitArgs, shell: &mut Shell) -> Result {
+    if shell.terminal {
+        shell.remark(&view::submitted(submitted, &shell.look()))?;
+    }
+    watch::one(client, submitted.task_id, args.timeout, shell).await.map_err(|error| match error.detail {
+        Some(_) => error,
+        None => error.advise(format!("task {} was submitted and goes on", submitted.task_id)),
+    })
 }
 
 fn request(args: &SubmitArgs, shell: &mut Shell) -> Result<SubmitTask> {
@@ -84,8 +96,8 @@ async fn many(file: &Path, args: &SubmitArgs, shell: &mut Shell) -> Result {
 
 async fn submit_all(client: &Client, tasks: Vec<SubmitTask>) -> Result<SubmitAnswers> {
     let mut answers = Vec::with_capacity(tasks.len());
-    for batch in tasks.chunks(BATCH) {
-        let batch = client.submit_many(batch.to_vec()).await.map_err(|error| {
+    for batch in batches(tasks) {
+        let batch = client.submit_many(batch).await.map_err(|error| {
             let error = Error::from(error);
             match answers.len() {
                 0 => error,
@@ -97,6 +109,21 @@ async fn submit_all(client: &Client, tasks: Vec<SubmitTask>) -> Result<SubmitAns
         answers.extend(batch);
     }
     Ok(SubmitAnswers { tasks: answers })
+}
+
+fn batches(tasks: Vec<SubmitTask>) -> Vec<Vec<SubmitTask>> {
+    let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for task in tasks {
+        let size = task.input.to_string().len();
+        if batch.len() == BATCH || (bytes + size > BATCH_BYTES && !batch.is_empty()) {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += size;
+        batch.push(task);
+    }
+    batches.push(batch);
+    batches
 }
 
 fn accepted(answers: &SubmitAnswers) -> Vec<TaskId> {
@@ -146,9 +173,10 @@ fn lines(file: &Path, text: &str) -> Result<Vec<SubmitTask>> {
 
 #[cfg(test)]
 mod tests {
-    use super::lines;
+    use super::{BATCH, BATCH_BYTES, batches, lines};
     use crate::exit::Exit;
     use std::path::Path;
+    use tasker_shared::api::SubmitTask;
 
     #[test]
     fn each_line_of_a_file_is_a_task() {
@@ -165,6 +193,14 @@ mod tests {
         assert_eq!(error.errors.len(), 2);
         assert!(error.errors[0].starts_with("tasks.jsonl:2:") && error.errors[0].contains("prio"), "{error}");
         assert!(error.errors[1].starts_with("tasks.jsonl:3:"), "{error}");
+    }
+
+    #[test]
+    fn a_request_is_limited_in_tasks_and_in_bytes() {
+        let sizes = |tasks: Vec<SubmitTask>| batches(tasks).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![SubmitTask::default(); 2 * BATCH + 1]), [BATCH, BATCH, 1]);
+        let large = SubmitTask { input: "x".repeat(BATCH_BYTES / 2).into(), ..SubmitTask::default() };
+        assert_eq!(sizes(vec![large; 3]), [1, 1, 1]);
     }
 
     #[test]

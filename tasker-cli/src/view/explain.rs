@@ -13,7 +13,7 @@ pub fn explanation(explanation: &Explanation, look: &Look) -> String {
     if explanation.steps.is_empty() {
         return head;
     }
-    let mut table = Table::new(look, ["", "STEP", "STATE", "BECAUSE"]);
+    let mut table = Table::new(look, ["", "STEP", "STATE", "BECAUSE"], &["BECAUSE"]);
     for step in &explanation.steps {
         let tone = state::step_tone(step.state);
         table.row([

@@ -16,7 +16,7 @@ const BAR: usize = 24;
 pub(super) fn frame(tasks: &[TaskDetail], look: &Look, height: Option<usize>) -> Vec<String> {
     let each = height.map(|height| height / tasks.len().max(1));
     // Where not even a head and a step fit, only heads are shown, the open ones first.
-    if each.is_some_and(|each| each < 4) && tasks.len() > 1 {
+    if each.is_some_and(|each| each < 5) && tasks.len() > 1 {
         return heads(tasks, look, height.unwrap_or(usize::MAX));
     }
     tasks.iter().flat_map(|task| picture(task, look, each)).collect()
@@ -36,11 +36,15 @@ fn heads(tasks: &[TaskDetail], look: &Look, height: usize) -> Vec<String> {
 }
 
 fn picture(task: &TaskDetail, look: &Look, height: Option<usize>) -> Vec<String> {
-    let room = height.map_or(usize::MAX, |height| height.saturating_sub(2));
+    let room = height.map_or(usize::MAX, |height| height.saturating_sub(3));
     let shown = choose(&task.steps, room);
     let names = shown.iter().map(|step| text::width(&step.name)).max().unwrap_or(0).min(40);
     let mut lines = vec![head(task, look)];
     lines.extend(shown.iter().map(|step| step_line(task, step, names, look)));
+    // What a step says is shown with the step.
+    if let Some(error) = task.error.as_ref().filter(|_| !task.steps.iter().any(|step| step.error.is_some())) {
+        lines.push(line(look, &[(Tone::Bad, format!("  {}", one_line(&super::explain::error_text(error))))]));
+    }
     if shown.len() < task.steps.len() {
         lines.push(line(look, &[(Tone::Quiet, format!("  … {}", rest(&task.steps, &shown)))]));
     }
@@ -51,19 +55,22 @@ fn head(task: &TaskDetail, look: &Look) -> String {
     let summary = &task.summary;
     let tone = state::task_tone(summary.state);
     let (done, total) = (summary.steps_done.max(0) as usize, summary.steps_total.max(0) as usize);
-    line(
-        look,
-        &[
-            (tone, format!("{} ", state::task_symbol(summary.state))),
-            (Tone::Strong, super::task::template_name(summary)),
-            (Tone::Plain, "  ".to_owned()),
-            (tone, bar(done, total, BAR)),
-            (Tone::Plain, format!("  {done}/{total} steps  ")),
-            (tone, summary.state.to_string()),
-            (Tone::Plain, format!("  {}", elapsed(task, look))),
-            (Tone::Quiet, format!("  {}", summary.task_id)),
-        ],
-    )
+    let mut parts = vec![
+        (tone, format!("{} ", state::task_symbol(summary.state))),
+        (Tone::Strong, super::task::template_name(summary)),
+        (Tone::Plain, "  ".to_owned()),
+        (tone, bar(done, total, BAR)),
+        (Tone::Plain, format!("  {done}/{total} steps  ")),
+        (tone, summary.state.to_string()),
+        (Tone::Plain, format!("  {}", elapsed(task, look))),
+    ];
+    let id = format!("  {}", summary.task_id);
+    let taken: usize = parts.iter().chain([&(tone, id.clone())]).map(|(_, part)| text::width(part)).sum();
+    // A piece of an id is of no use.
+    if look.width.is_none_or(|width| taken <= width) {
+        parts.push((Tone::Quiet, id));
+    }
+    line(look, &parts)
 }
 
 fn elapsed(task: &TaskDetail, look: &Look) -> String {
@@ -177,4 +184,85 @@ fn line(look: &Look, parts: &[(Tone, String)]) -> String {
         line.push_str(&look.paint.paint(*tone, &part));
     }
     line.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::frame;
+    use crate::view::{
+        Look, Paint,
+        fixed::{TASK, failed, look, order, step, task},
+        text::width,
+    };
+    use serde_json::json;
+    use tasker_shared::{step::StepState, task::TaskState};
+
+    fn drawn(tasks: &[tasker_shared::api::TaskDetail], width: Option<usize>, height: Option<usize>) -> Vec<String> {
+        frame(tasks, &Look { width, ..look() }, height)
+    }
+
+    #[test]
+    fn a_running_task_shows_each_step_with_what_matters_about_it() {
+        let expected = [
+            &format!("▸ shop/order@1.0.0  ██████░░░░░░░░░░░░░░░░░░  1/4 steps  in_progress  12.0s  {TASK}"),
+            "  ✓ validate       complete              2.0s",
+            "  ▸ reserve_stock  in_progress          10.0s  3/9 shelves",
+            "  ↻ charge         waiting_for_retry           attempt 1, 1 of 3 failures  again in 2.0s: card declined by the bank",
+            "  · ship           pending                     waits for reserve_stock, charge",
+        ];
+        assert_eq!(drawn(&[order()], None, None), expected);
+    }
+
+    #[test]
+    fn a_failed_task_shows_the_error_with_its_step() {
+        let lines = drawn(&[failed()], None, None);
+        assert!(
+            lines[0].starts_with("✗ shop/order@1.0.0  ████████████░░░░░░░░░░░░  2/4 steps  error  10.0s"),
+            "{lines:?}"
+        );
+        assert_eq!(
+            lines[3],
+            "  ✗ charge         error                 7.0s  attempt 3, 3 of 3 failures  card declined by the bank"
+        );
+    }
+
+    #[test]
+    fn a_task_that_was_rejected_shows_why() {
+        let mut rejected = task(TaskState::Error, vec![]);
+        rejected.error = Some(json!({"message": "the input breaks the input_schema"}));
+        assert_eq!(drawn(&[rejected], None, None)[1], "  the input breaks the input_schema");
+    }
+
+    #[test]
+    fn every_line_fits_the_terminal_with_and_without_colours() {
+        for on in [false, true] {
+            let look = Look { width: Some(60), paint: Paint::new(on), ..look() };
+            for line in frame(&[order()], &look, None) {
+                let bare = crate::view::paint::bare(&line);
+                assert!(width(&bare) <= 60, "{bare}");
+                assert_eq!(on, line != bare);
+            }
+        }
+    }
+
+    #[test]
+    fn what_runs_stays_in_sight_when_there_are_many_steps() {
+        let mut steps: Vec<_> = (0..40).map(|n| step(n, &format!("s{n}"), &[], StepState::Complete)).collect();
+        steps.extend((40..80).map(|n| step(n, &format!("s{n}"), &["s0"], StepState::Pending)));
+        steps[39].state = StepState::InProgress;
+        let lines = drawn(&[task(TaskState::InProgress, steps)], None, Some(10));
+        assert!(lines.len() <= 10, "{}", lines.len());
+        assert!(lines.iter().any(|line| line.contains("s39") && line.contains("in_progress")), "{lines:?}");
+        assert_eq!(lines.last().unwrap(), "  … 74 more: 40 pending, 34 complete");
+    }
+
+    #[test]
+    fn many_tasks_are_one_line_each_and_the_rest_is_counted() {
+        let mut tasks = vec![failed(); 30];
+        tasks.push(order());
+        let lines = drawn(&tasks, None, Some(6));
+        assert_eq!(lines.len(), 6);
+        assert!(lines[0].starts_with('▸'), "what runs comes first: {lines:?}");
+        assert_eq!(lines[5], "  … 26 more; 30 of 31 tasks have ended");
+    }
 }

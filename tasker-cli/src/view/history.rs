@@ -8,7 +8,8 @@ pub fn history(history: &History, look: &Look) -> String {
     let Some(first) = history.transitions.first() else {
         return "no history".to_owned();
     };
-    let mut table = Table::new(look, ["TIME", "AFTER", "WHAT", "FROM", "TO", "ATTEMPT", "BY", "REASON"]);
+    let mut table =
+        Table::new(look, ["TIME", "AFTER", "WHAT", "FROM", "TO", "ATTEMPT", "BY", "REASON"], &["BY", "REASON"]);
     for transition in &history.transitions {
         table.row([
             look.clock.precise(transition.at).into(),

@@ -1,6 +1,6 @@
 //! Tasks while they run: a picture that is redrawn on a terminal, one line per change elsewhere.
 
-use super::{Look, frame::frame, task};
+use super::{Look, frame::frame, news::Told};
 use crate::error::Result;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
@@ -9,12 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tasker_client::Client;
-use tasker_shared::{
-    api::{StepDetail, TaskDetail},
-    id::{StepId, TaskId},
-    step::StepState,
-    task::TaskState,
-};
+use tasker_shared::{api::TaskDetail, id::TaskId};
 
 /// How often the service is asked.
 const EVERY: Duration = Duration::from_millis(150);
@@ -29,14 +24,13 @@ pub struct Live {
     look: Look,
     redraws: bool,
     drawn: Vec<String>,
-    tasks: HashMap<TaskId, TaskState>,
-    steps: HashMap<StepId, (StepState, i32)>,
+    told: Told,
 }
 
 impl Live {
     /// A view that has shown nothing yet. `redraws` is for terminals.
     pub fn new(look: Look, redraws: bool) -> Self {
-        Self { look, redraws, drawn: Vec::new(), tasks: HashMap::new(), steps: HashMap::new() }
+        Self { look, redraws, drawn: Vec::new(), told: Told::default() }
     }
 
     /// Shows where the tasks stand now. Give the same tasks every time.
@@ -44,7 +38,7 @@ impl Live {
     /// # Errors
     /// When `out` cannot be written.
     pub fn update(&mut self, out: &mut dyn Write, tasks: &[TaskDetail]) -> io::Result<()> {
-        if self.redraws { self.redraw(out, tasks) } else { self.changes(out, tasks) }
+        if self.redraws { self.redraw(out, tasks) } else { self.tell(out, tasks) }
     }
 
     fn redraw(&mut self, out: &mut dyn Write, tasks: &[TaskDetail]) -> io::Result<()> {
@@ -59,31 +53,9 @@ impl Live {
         out.flush()
     }
 
-    fn changes(&mut self, out: &mut dyn Write, tasks: &[TaskDetail]) -> io::Result<()> {
-        for task in tasks {
-            let label =
-                if tasks.len() > 1 { format!("{}  ", task::template_name(&task.summary)) } else { String::new() };
-            let before = self.tasks.insert(task.summary.task_id, task.summary.state);
-            if before.is_none() {
-                writeln!(out, "{}", task::arrival(task, &self.look))?;
-            }
-            for step in &task.steps {
-                if self.is_news(step) {
-                    writeln!(out, "{}", task::step_news(task, step, &label, &self.look))?;
-                }
-            }
-            if before.is_some_and(|before| before != task.summary.state)
-                || (before.is_none() && task.summary.state.is_final())
-            {
-                writeln!(out, "{}", task::task_news(task, &label, &self.look))?;
-            }
-        }
+    fn tell(&mut self, out: &mut dyn Write, tasks: &[TaskDetail]) -> io::Result<()> {
+        self.told.news(tasks, &self.look).iter().try_for_each(|line| writeln!(out, "{line}"))?;
         out.flush()
-    }
-
-    fn is_news(&mut self, step: &StepDetail) -> bool {
-        let now = (step.state, step.attempt);
-        self.steps.insert(step.step_id, now).unwrap_or((StepState::Pending, 0)) != now
     }
 }
 

@@ -2,10 +2,15 @@
 
 mod clock;
 mod explain;
+#[cfg(test)]
+pub(crate) mod fixed;
 mod frame;
 mod history;
 mod live;
+mod metric;
+mod news;
 mod paint;
+mod schema;
 mod service;
 mod state;
 mod table;
@@ -17,7 +22,9 @@ pub use clock::{Clock, duration};
 pub use explain::explanation;
 pub use history::history;
 pub use live::{Follow, Live, Verdict, follow};
+pub use metric::metrics;
 pub use paint::{Paint, Tone};
+pub use schema::schema;
 pub use service::{health, workers};
 pub use state::{step_symbol, step_tone, task_symbol, task_tone};
 pub use table::{Cell, Table};
@@ -34,28 +41,4 @@ pub struct Look {
     pub width: Option<usize>,
     /// The time now, and the time zone.
     pub clock: Clock,
-}
-
-/// The look that tests compare with: no colours, no width, a fixed time in UTC.
-#[cfg(test)]
-pub(crate) mod fixed {
-    use super::{Clock, Look, Paint};
-    use chrono::{DateTime, Utc};
-
-    pub(crate) fn at(second: i64) -> DateTime<Utc> {
-        // 2026-03-01 12:00:00 UTC.
-        DateTime::from_timestamp(1_772_366_400 + second, 0).unwrap()
-    }
-
-    fn now() -> DateTime<Utc> {
-        at(60)
-    }
-
-    pub(crate) fn look() -> Look {
-        Look { paint: Paint::new(false), width: None, clock: clock() }
-    }
-
-    pub(crate) fn clock() -> Clock {
-        Clock { now, local: |at| at.fixed_offset() }
-    }
 }

@@ -60,6 +60,14 @@ impl Tone {
     }
 }
 
+/// `line` without colours.
+#[cfg(test)]
+pub(super) fn bare(line: &str) -> String {
+    let mut parts = line.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    first + &parts.map(|part| part.split_once('m').map_or("", |(_, text)| text)).collect::<String>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Paint, Tone};

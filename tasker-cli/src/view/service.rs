@@ -9,8 +9,11 @@ pub fn workers(list: &WorkerList, look: &Look) -> String {
     if list.workers.is_empty() {
         return "no workers; start one with `tasker-worker`, or everything with `tasker dev`".to_owned();
     }
-    let mut table =
-        Table::new(look, ["WORKER", "STATE", "NAMESPACES", "HANDLERS", "RUNNING", "HEARTBEAT", "STARTED", "VERSION"]);
+    let mut table = Table::new(
+        look,
+        ["WORKER", "STATE", "NAMESPACES", "HANDLERS", "RUNNING", "HEARTBEAT", "STARTED", "VERSION"],
+        &["NAMESPACES", "HANDLERS"],
+    );
     for worker in &list.workers {
         let (tone, state) = if worker.live { (Tone::Good, "live") } else { (Tone::Bad, "gone") };
         table.row([
@@ -42,7 +45,7 @@ pub fn health(health: &Health, url: &str, look: &Look) -> String {
     if health.checks.is_empty() {
         return head;
     }
-    let mut table = Table::new(look, ["", "CHECK", "FOUND", "TIME"]);
+    let mut table = Table::new(look, ["", "CHECK", "FOUND", "TIME"], &["FOUND"]);
     for check in &health.checks {
         let (tone, symbol) = if check.healthy { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
         let time = TimeDelta::microseconds(i64::try_from(check.duration_us).unwrap_or(i64::MAX));

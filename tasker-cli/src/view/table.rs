@@ -1,7 +1,7 @@
 //! Tables without borders: a quiet header, two blanks between columns.
 
 use super::{Look, Paint, Tone, plain};
-use comfy_table::{Color, ContentArrangement, presets};
+use comfy_table::{Color, ColumnConstraint, ContentArrangement, presets};
 
 /// One cell of a table.
 #[derive(Debug, Clone, Default)]
@@ -30,8 +30,9 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with these columns.
-    pub fn new<const N: usize>(look: &Look, header: [&str; N]) -> Self {
+    /// A table with these columns. Where the terminal is too narrow, columns whose name is in `wraps` get narrower;
+    /// the others keep their width, so that ids and names can be copied.
+    pub fn new<const N: usize>(look: &Look, header: [&str; N], wraps: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Disabled);
@@ -44,11 +45,13 @@ impl Table {
         } else {
             table.force_no_tty()
         };
-        let header = header.map(|name| Cell::toned(Tone::Quiet, name));
-        table.set_header(row(header, look.paint));
-        table.column_iter_mut().for_each(|column| {
+        table.set_header(row(header.map(|name| Cell::toned(Tone::Quiet, name)), look.paint));
+        for (column, name) in table.column_iter_mut().zip(header) {
             column.set_padding((0, 2));
-        });
+            if !wraps.contains(&name) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
         Self { table, paint: look.paint }
     }
 
@@ -91,22 +94,29 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&look(), ["NAME", "STATE"]);
+        let mut table = Table::new(&look(), ["NAME", "STATE"], &[]);
         table.row(["a".into(), "complete".into()]).row(["longer".into(), Cell::toned(Tone::Bad, "error")]);
         assert_eq!(table.draw(), "NAME    STATE\na       complete\nlonger  error");
     }
 
     #[test]
     fn long_cells_wrap_within_the_terminal() {
-        let mut table = Table::new(&Look { width: Some(24), ..look() }, ["NAME", "ERROR"]);
+        let mut table = Table::new(&Look { width: Some(24), ..look() }, ["NAME", "ERROR"], &["ERROR"]);
         table.row(["step".into(), "the card was declined by the bank".into()]);
         assert!(table.draw().lines().all(|line| line.chars().count() <= 24), "{}", table.draw());
         assert!(table.draw().lines().count() > 2);
     }
 
     #[test]
+    fn an_id_stays_whole_in_a_narrow_terminal() {
+        let mut table = Table::new(&Look { width: Some(12), ..look() }, ["TASK", "TAGS"], &["TAGS"]);
+        table.row(["0197f000-0000-7000-8000".into(), "a b c".into()]);
+        assert!(table.draw().contains("0197f000-0000-7000-8000"), "{}", table.draw());
+    }
+
+    #[test]
     fn colours_appear_only_when_they_are_on() {
-        let mut table = Table::new(&Look { paint: Paint::new(true), ..look() }, ["STATE"]);
+        let mut table = Table::new(&Look { paint: Paint::new(true), ..look() }, ["STATE"], &[]);
         table.row([Cell::toned(Tone::Bad, "error")]);
         assert!(
             table.draw().contains("\x1b[38;5;1merror") || table.draw().contains("\x1b[31merror"),

@@ -2,7 +2,7 @@
 
 use super::{
     Cell, Look, Table, Tone, duration, explain,
-    frame::{attempt, note, step_time},
+    frame::{note, step_time},
     history, plain, state,
 };
 use serde_json::Value;
@@ -22,7 +22,8 @@ pub fn list(page: &TaskPage, look: &Look) -> String {
     if page.tasks.is_empty() {
         return "no tasks; submit one with `tasker task submit NAMESPACE/NAME`".to_owned();
     }
-    let mut table = Table::new(look, ["TASK", "TEMPLATE", "STATE", "STEPS", "CREATED", "TOOK", "TAGS"]);
+    let mut table =
+        Table::new(look, ["TASK", "TEMPLATE", "STATE", "STEPS", "CREATED", "TOOK", "TAGS"], &["TEMPLATE", "TAGS"]);
     for task in &page.tasks {
         let tone = state::task_tone(task.state);
         let took = task.finished_at.map(|end| duration(end - task.created_at)).unwrap_or_default();
@@ -59,10 +60,10 @@ fn facts(task: &TaskDetail, look: &Look) -> String {
     let summary = &task.summary;
     let tone = state::task_tone(summary.state);
     let when = |at: Option<_>| at.map(|at| look.clock.moment(at));
-    let took = match (task.started_at, summary.finished_at) {
-        (Some(start), Some(end)) => Some(duration(end - start)),
-        _ => None,
-    };
+    let took = summary.finished_at.map(|end| {
+        let whole = format!("{} since it was submitted", duration(end - summary.created_at));
+        task.started_at.map_or(whole.clone(), |start| format!("{} ({whole})", duration(end - start)))
+    });
     let state = format!("{} {}", state::task_symbol(summary.state), summary.state);
     let rows = [
         ("task", Some(look.paint.paint(Tone::Strong, &summary.task_id.to_string()))),
@@ -101,7 +102,7 @@ fn steps(task: &TaskDetail, look: &Look) -> String {
     if task.steps.is_empty() {
         return "no steps yet: they are made when the task starts".to_owned();
     }
-    let mut table = Table::new(look, ["", "STEP", "STATE", "TIME", "ATTEMPT", "WORKER", "NOTE"]);
+    let mut table = Table::new(look, ["", "STEP", "STATE", "TIME", "ATTEMPT", "WORKER", "NOTE"], &["NOTE"]);
     for step in &task.steps {
         let tone = state::step_tone(step.state);
         table.row([
@@ -208,33 +209,122 @@ pub fn submitted(task: &Submitted, look: &Look) -> String {
     format!("{id}  {what}  {}  correlation {}", task.state, task.correlation_id)
 }
 
-/// A task that was not seen before.
-pub(super) fn arrival(task: &TaskDetail, look: &Look) -> String {
-    let summary = &task.summary;
-    format!("{}  {}  {}", look.clock.precise(summary.created_at), template_name(summary), summary.task_id)
-}
-
-/// A task in a new state.
-pub(super) fn task_news(task: &TaskDetail, label: &str, look: &Look) -> String {
-    let summary = &task.summary;
-    let at = summary.finished_at.or(task.started_at).unwrap_or_else(|| look.clock.now());
-    let took =
-        summary.finished_at.map(|end| format!("  {}", duration(end - task.started_at.unwrap_or(summary.created_at))));
-    let state = look.paint.paint(state::task_tone(summary.state), summary.state.as_str());
-    let steps = format!("{}/{} steps", summary.steps_done, summary.steps_total);
-    format!("{}  {label}task {state}  {steps}{}", look.clock.precise(at), took.unwrap_or_default())
-}
-
-/// A step in a new state.
-pub(super) fn step_news(task: &TaskDetail, step: &StepDetail, label: &str, look: &Look) -> String {
-    let at = match step.state {
-        StepState::Enqueued => step.enqueued_at,
-        StepState::InProgress => step.started_at,
-        _ => step.finished_at,
+#[cfg(test)]
+mod tests {
+    use super::{list, overview, step, submitted};
+    use crate::view::fixed::{TASK, at, complete, failed, look, order};
+    use tasker_shared::{
+        api::{History, Submitted, TaskPage, Transition},
+        task::TaskState,
     };
-    let at = look.clock.precise(at.unwrap_or_else(|| look.clock.now()));
-    let state = look.paint.paint(state::step_tone(step.state), step.state.as_str());
-    let time = Some(step_time(step, look)).filter(|time| !time.is_empty() && step.state.is_final());
-    let more = [time, attempt(step), note(task, step, look)].into_iter().flatten().map(|text| format!("  {text}"));
-    format!("{at}  {label}step {} {state}{}", plain(&step.name), more.collect::<String>())
+
+    #[test]
+    fn a_list_shows_a_line_for_each_task_and_how_to_see_more() {
+        let page = TaskPage { tasks: vec![order().summary, complete().summary], next: Some(order().summary.task_id) };
+        let expected = format!(
+            "\
+TASK                                  TEMPLATE          STATE          STEPS  CREATED             TOOK   TAGS
+{TASK}  shop/order@1.0.0  ▸ in_progress  1/4    13s ago (12:00:47)         eu web
+{TASK}  shop/order@1.0.0  ✓ complete     4/4    13s ago (12:00:47)  11.0s  eu web
+more: --before {TASK}"
+        );
+        assert_eq!(list(&page, &look()), expected);
+    }
+
+    #[test]
+    fn an_empty_list_says_how_to_begin() {
+        assert!(list(&TaskPage { tasks: vec![], next: None }, &look()).contains("tasker task submit"));
+    }
+
+    #[test]
+    fn an_overview_shows_facts_steps_errors_and_where_to_look_next() {
+        let expected = format!(
+            "\
+task         {TASK}
+template     shop/order@1.0.0
+state        ✗ error
+steps        2 of 4 done
+created      13s ago (12:00:47)
+started      12s ago (12:00:48)
+finished     2s ago (12:00:58)
+took         10.0s (11.0s since it was submitted)
+tags         eu web
+correlation  0197f000-0000-7000-8000-000000000002
+initiator    anna
+input        {{\"id\":7}}
+
+   STEP           STATE     TIME  ATTEMPT         WORKER  NOTE
+✓  validate       complete  7.0s  1               w-1
+✓  reserve_stock  complete  7.0s  1               w-1
+✗  charge         error     7.0s  3 (3/3 failed)  w-1     card declined by the bank
+·  ship           pending                                 waits for charge
+
+error in charge (handler_error)
+  card declined
+  by the bank
+
+see the failed step      tasker step show {TASK} charge
+run what failed again    tasker task retry {TASK}
+give its result by hand  tasker step resolve {TASK} charge --result JSON"
+        );
+        assert_eq!(overview(&failed(), &look()), expected);
+    }
+
+    #[test]
+    fn a_running_task_says_how_to_follow_it() {
+        let text = overview(&order(), &look());
+        assert!(text.ends_with(&format!(
+            "follow it              tasker task watch {TASK}\nwhy it is not running  tasker task explain {TASK}"
+        )));
+    }
+
+    #[test]
+    fn a_step_shows_its_error_and_its_own_history() {
+        let transition = |step: Option<&str>, to: &str, second| Transition {
+            sequence: second,
+            step: step.map(Into::into),
+            from: None,
+            to: to.into(),
+            attempt: None,
+            actor: "orchestration".into(),
+            reason: None,
+            at: at(second),
+        };
+        let past = [transition(None, "pending", 1), transition(Some("charge"), "enqueued", 2)];
+        let task = order();
+        let text = step(&task, &task.steps[2], &History { transitions: past.to_vec() }, &look());
+        let expected = format!(
+            "\
+step         charge
+task         {TASK} shop/order@1.0.0
+state        ↻ waiting_for_retry
+note         again in 2.0s: card declined by the bank
+attempt      1 (1/3 failed)
+worker       w-1
+after        validate
+queued       12s ago (12:00:48)
+started      10s ago (12:00:50)
+
+error in charge (handler_error)
+  card declined
+  by the bank
+
+TIME          AFTER  WHAT    FROM  TO        ATTEMPT  BY             REASON
+12:00:02.000  0.0ms  charge        enqueued           orchestration"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn submitting_twice_is_told_apart() {
+        let task = order().summary;
+        let answer = |created| Submitted {
+            task_id: task.task_id,
+            correlation_id: task.correlation_id,
+            created,
+            state: TaskState::Pending,
+        };
+        assert!(submitted(&answer(true), &look()).starts_with(&format!("{TASK}  submitted  pending")));
+        assert!(submitted(&answer(false), &look()).starts_with(&format!("{TASK}  exists already  pending")));
+    }
 }

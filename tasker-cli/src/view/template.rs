@@ -8,7 +8,7 @@ pub fn templates(list: &TemplateList, look: &Look) -> String {
     if list.templates.is_empty() {
         return "no templates; register some with `tasker template apply PATH`".to_owned();
     }
-    let mut table = Table::new(look, ["TEMPLATE", "VERSION", "STEPS", "REGISTERED", "DESCRIPTION"]);
+    let mut table = Table::new(look, ["TEMPLATE", "VERSION", "STEPS", "REGISTERED", "DESCRIPTION"], &["DESCRIPTION"]);
     for template in &list.templates {
         let description = one_line(template.description.as_deref().unwrap_or_default());
         table.row([

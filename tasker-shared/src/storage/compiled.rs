@@ -19,11 +19,7 @@ impl CompiledTemplates {
     ///
     /// # Errors
     /// [`Error::Statement`], and [`Error::Inconsistent`] for a definition that does not compile.
-    pub async fn get(
-        &self,
-        session: &mut Session,
-        wanted: Vec<Key>,
-    ) -> Result<HashMap<Key, Arc<Compiled>>, Error> {
+    pub async fn get(&self, session: &mut Session, wanted: Vec<Key>) -> Result<HashMap<Key, Arc<Compiled>>, Error> {
         let mut found = HashMap::new();
         let mut missing = Vec::new();
         {
