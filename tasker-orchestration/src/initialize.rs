@@ -57,7 +57,8 @@ pub(crate) async fn initialize_pending(
     committed: &mut Committed,
 ) -> Result<Vec<Pending>, Error> {
     let pending = tasks::lock_pending(session, ids).await?;
-    let templates = orchestration.compiled(session, pending.iter().map(|task| task.template_id)).await?;
+    let ids = pending.iter().map(|task| task.template_id).collect();
+    let templates = orchestration.compiled(session, ids).await?;
     let mut refused = Vec::new();
     let mut accepted = Vec::new();
     for task in &pending {

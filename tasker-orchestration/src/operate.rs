@@ -267,7 +267,7 @@ impl<'a> Work<'a> {
             let reason = "contains the character \\u0000, which PostgreSQL cannot store".to_owned();
             return Err(Error::Invalid { field: "result", reason });
         }
-        let templates = self.orchestration.compiled(&mut self.session, [self.task.template_id]).await?;
+        let templates = self.orchestration.compiled(&mut self.session, vec![self.task.template_id]).await?;
         let template = crate::initialize::known(&templates, self.task.template_id)?;
         let Some(index) = template.index(step) else { return Ok(()) };
         template.validate_result(index, result).map_err(|violation| Error::ResultInvalid {

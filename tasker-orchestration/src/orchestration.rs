@@ -1,16 +1,12 @@
 //! What every station of this service works with.
 
 use crate::{Error, finished::Waiting};
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tasker_shared::{
     id::TemplateId,
     metrics::Metrics,
     runtime::Bell,
-    storage::{self, Database, Session},
+    storage::{CompiledTemplates, Database, Session},
     telemetry::Tracing,
     template::Compiled,
 };
@@ -53,14 +49,14 @@ struct Inner {
     settings: Settings,
     tracing: Tracing,
     waiting: Waiting,
-    compiled: RwLock<HashMap<TemplateId, Arc<Compiled>>>,
+    templates: CompiledTemplates,
 }
 
 impl Orchestration {
     /// Puts the parts together.
     pub fn new(database: Database, bell: Bell, tracing: Tracing, settings: Settings) -> Self {
         let waiting = Waiting::new();
-        Self(Arc::new(Inner { database, bell, settings, tracing, waiting, compiled: RwLock::default() }))
+        Self(Arc::new(Inner { database, bell, settings, tracing, waiting, templates: CompiledTemplates::default() }))
     }
 
     /// The database.
@@ -93,43 +89,18 @@ impl Orchestration {
         &self.0.waiting
     }
 
-    /// These definitions, ready for use in this service's environment. A definition never changes, so it is read once.
+    /// These definitions as they apply in this service's environment.
     ///
     /// # Errors
     /// [`Error::Storage`]; a definition that does not exist is missing from the answer.
-    pub async fn compiled(
+    pub(crate) async fn compiled(
         &self,
         session: &mut Session,
-        ids: impl IntoIterator<Item = TemplateId>,
+        ids: Vec<TemplateId>,
     ) -> Result<HashMap<TemplateId, Arc<Compiled>>, Error> {
-        let mut found = HashMap::new();
-        let mut missing = Vec::new();
-        {
-            let known = self.0.compiled.read().unwrap_or_else(PoisonError::into_inner);
-            for id in ids {
-                match known.get(&id) {
-                    Some(template) => drop(found.insert(id, Arc::clone(template))),
-                    None => missing.push(id),
-                }
-            }
-        }
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        for row in storage::templates::load(session, &missing).await? {
-            let template = row.definition.0.for_environment(&self.settings().environment);
-            let template = Compiled::new(template).map_err(|e| storage::Error::Inconsistent {
-                table: "templates",
-                column: "definition",
-                row: row.id.to_string(),
-                reason: e.to_string(),
-            })?;
-            let template = Arc::new(template);
-            found.insert(row.id, Arc::clone(&template));
-            self.0.compiled.write().unwrap_or_else(PoisonError::into_inner).insert(row.id, template);
-        }
-        Ok(found)
+        let environment = &self.settings().environment;
+        let wanted = ids.into_iter().map(|id| (id, environment.clone())).collect();
+        let found = self.0.templates.get(session, wanted).await?;
+        Ok(found.into_iter().map(|((id, _), template)| (id, template)).collect())
     }
 }

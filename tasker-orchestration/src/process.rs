@@ -62,7 +62,8 @@ async fn process(
     reported: Vec<Reported>,
     committed: &mut Committed,
 ) -> Result<(), Error> {
-    let templates = orchestration.compiled(session, reported.iter().map(|step| step.template_id)).await?;
+    let ids = reported.iter().map(|step| step.template_id).collect();
+    let templates = orchestration.compiled(session, ids).await?;
     let mut verdicts = Vec::with_capacity(reported.len());
     for step in &reported {
         let template = known(&templates, step.template_id)?;

@@ -131,7 +131,7 @@ async fn accept(
         .into_iter()
         .filter_map(|r| Some((distinct.get(usize::try_from(r.question - 1).ok()?)?.clone(), r.id)))
         .collect();
-    let compiled = orchestration.compiled(session, ids.values().copied()).await?;
+    let compiled = orchestration.compiled(session, ids.values().copied().collect()).await?;
     let now =
         if asked.iter().any(|task| task.run_at.is_some()) { Some(storage::tasks::now(session).await?) } else { None };
     let mut answers: Answers = Vec::with_capacity(asked.len());

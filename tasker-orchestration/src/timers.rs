@@ -43,8 +43,10 @@ async fn fire(orchestration: &Orchestration) -> Result<Duration, Error> {
         let mut committed = Committed::new();
         start(orchestration, &mut session, &due, &mut committed).await?;
         retry(orchestration, &mut session, &due, &mut committed).await?;
-        for late in due.iter().filter(|due| due.kind == "deadline" && !due.task_state.is_final()) {
-            end_late(&mut session, late, &mut committed).await?;
+        for late in of_kind(&due, "deadline") {
+            if !late.task_state.is_final() {
+                end_late(&mut session, late, &mut committed).await?;
+            }
         }
         session.commit().await?;
         committed.tell(orchestration);
@@ -64,7 +66,7 @@ async fn start(
     due: &[Due],
     committed: &mut Committed,
 ) -> Result<(), Error> {
-    let ids: Vec<TaskId> = of_kind(due, "start").map(|due| due.task_id).collect();
+    let ids: Vec<TaskId> = of_kind(due, "start").into_iter().map(|due| due.task_id).collect();
     if !ids.is_empty() {
         initialize::initialize_pending(orchestration, session, &ids, committed).await?;
     }
@@ -77,7 +79,7 @@ async fn retry(
     due: &[Due],
     committed: &mut Committed,
 ) -> Result<(), Error> {
-    let steps: Vec<StepId> = of_kind(due, "retry").map(|due| StepId(due.subject)).collect();
+    let steps: Vec<StepId> = of_kind(due, "retry").into_iter().map(|due| StepId(due.subject)).collect();
     if steps.is_empty() {
         return Ok(());
     }
@@ -110,8 +112,8 @@ async fn end_late(session: &mut Session, late: &Due, committed: &mut Committed) 
     Ok(())
 }
 
-fn of_kind<'a>(due: &'a [Due], kind: &'a str) -> impl Iterator<Item = &'a Due> {
-    due.iter().filter(move |due| due.kind == kind)
+fn of_kind<'a>(due: &'a [Due], kind: &str) -> Vec<&'a Due> {
+    due.iter().filter(|due| due.kind == kind).collect()
 }
 
 fn parts(step: Retried) -> (Ready, TaskInfo) {

@@ -1,4 +1,17 @@
-//! The Tasker worker: claims steps, runs handlers, reports outcomes.
+//! The worker service: claims steps, runs their handlers, reports the outcomes.
+//!
+//! Three of the line's stations live here: `claim`, `execute` and `report`. A claimed step is held by a lease, which
+//! `heartbeat` extends while its handler runs. A worker of one's own is a few lines: see [`Worker`].
 
+mod claim;
+mod core;
 pub mod examples;
+mod execute;
 pub mod handler;
+mod heartbeat;
+mod report;
+mod running;
+mod worker;
+
+pub use handler::{HandlerError, StepContext, StepHandler};
+pub use worker::{Builder, Error, Settings, Worker};

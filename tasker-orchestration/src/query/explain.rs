@@ -37,7 +37,7 @@ pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result
         [] => Vec::new(),
         _ => overview::doorbells(&mut session, &task.summary.namespace, &on_queue).await?,
     };
-    let templates = orchestration.compiled(&mut session, [task.template_id]).await?;
+    let templates = orchestration.compiled(&mut session, vec![task.template_id]).await?;
     let handlers = templates.values().flat_map(|template| template.steps());
     let facts = Facts {
         now: tasks::now(&mut session).await?,

@@ -4,13 +4,14 @@
 //! for a histogram the upper bounds of its buckets. A field is named as its metric, without `tasker.` and `.total`.
 
 use super::{
-    instrument::{Counter, FloatGauge, Gauge, Histogram, UpDownCounter},
+    instrument::{Counter, FloatGauge, Gauge, Histogram, Target, UpDownCounter},
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
         LoopRun, Namespace, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure, StepResult,
         StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
+    pressure::Pressure,
     spec::Spec,
 };
 use opentelemetry::metrics::Meter;
@@ -111,9 +112,9 @@ macro_rules! catalog {
         }),*];
 
         impl Instruments {
-            fn register(meter: Option<&Meter>) -> Self {
+            fn register(target: Option<Target<'_>>) -> Self {
                 let mut specs = CATALOG.iter();
-                Self { $($field: $ty::register(meter, specs.next().expect("one spec per field")),)* }
+                Self { $($field: $ty::register(target, specs.next().expect("one spec per field")),)* }
             }
         }
     };
@@ -275,7 +276,12 @@ pub struct Metrics(Arc<Instruments>);
 impl Metrics {
     /// Instruments that record into `meter`.
     pub fn new(meter: &Meter) -> Self {
-        Self(Arc::new(Instruments::register(Some(meter))))
+        Self(Arc::new(Instruments::register(Some(Target { meter, pressure: None }))))
+    }
+
+    /// Instruments that record into `meter` and report measurements with a correlation id to `pressure`.
+    pub fn with_pressure(meter: &Meter, pressure: &Pressure) -> Self {
+        Self(Arc::new(Instruments::register(Some(Target { meter, pressure: Some(pressure) }))))
     }
 
     /// Instruments that record nothing and cost nothing.
@@ -318,6 +324,34 @@ mod tests {
             assert!(spec.buckets.is_sorted(), "{}", spec.name);
         }
     }
+
+    #[test]
+    fn every_documented_metric_that_exists_has_its_documented_name() {
+        let names: BTreeSet<_> = CATALOG.iter().map(|spec| spec.prometheus_name()).collect();
+        for documented in DOCUMENTED.split_whitespace() {
+            assert!(names.contains(documented), "{documented} is not in the catalogue");
+        }
+    }
+
+    /// As dashboards and alerts name them; histograms without `_bucket`, `_sum` and `_count`.
+    const DOCUMENTED: &str = "
+        tasker_tasks_requests_total tasker_tasks_completions_total tasker_tasks_failures_total
+        tasker_steps_enqueued_total tasker_step_results_processed_total
+        tasker_task_initialization_duration_milliseconds tasker_task_finalization_duration_milliseconds
+        tasker_step_result_processing_duration_milliseconds tasker_tasks_active tasker_steps_ready
+        tasker_steps_executions_total tasker_steps_successes_total tasker_steps_failures_total
+        tasker_steps_claimed_total tasker_steps_results_submitted_total
+        tasker_step_execution_duration_milliseconds tasker_step_claim_duration_milliseconds
+        tasker_step_result_submission_duration_milliseconds tasker_steps_active_executions tasker_queue_depth
+        mpsc_channel_usage_percent mpsc_channel_capacity mpsc_channel_full_events_total
+        tasker_sql_queries_total tasker_sql_query_duration_milliseconds tasker_db_pool_connections_active
+        tasker_db_pool_connections_idle tasker_db_pool_wait_duration_milliseconds tasker_db_transactions_total
+        tasker_db_transaction_duration_milliseconds tasker_queue_messages_sent_total
+        tasker_queue_messages_received_total tasker_queue_messages_deleted_total
+        tasker_queue_messages_archived_total tasker_queue_message_send_duration_milliseconds
+        tasker_queue_message_receive_duration_milliseconds tasker_queue_age_seconds
+        tasker_queue_visibility_timeouts_total tasker_queue_errors_total tasker_queue_retry_attempts_total
+        http_server_request_duration_seconds http_server_active_requests";
 
     #[test]
     fn no_gauge_has_a_unit_that_would_change_its_documented_name() {

@@ -3,7 +3,7 @@
 //! Counters and histograms record into the OpenTelemetry SDK. Values that go up and down are held here, so that they
 //! persist between exports and labels that no longer exist can be taken away; the SDK reads them when it collects.
 
-use super::{labels::LabelSet, spec::Kind, spec::Spec};
+use super::{labels::LabelSet, pressure::Pressure, spec::Kind, spec::Spec};
 use opentelemetry::{KeyValue, metrics::Meter};
 use std::{
     collections::HashMap,
@@ -12,24 +12,46 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Where instruments record to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) meter: &'a Meter,
+    pub(super) pressure: Option<&'a Pressure>,
+}
+
+impl Target<'_> {
+    fn pressure(&self, spec: &Spec) -> Option<Pressure> {
+        self.pressure.filter(|_| spec.has_correlation_id()).cloned()
+    }
+}
+
 /// Counts up.
 #[derive(Debug, Clone)]
-pub struct Counter<L>(Option<opentelemetry::metrics::Counter<u64>>, PhantomData<fn(L)>);
+pub struct Counter<L> {
+    inner: Option<opentelemetry::metrics::Counter<u64>>,
+    pressure: Option<Pressure>,
+    labels: PhantomData<fn(L)>,
+}
 
 impl<L: LabelSet> Counter<L> {
     pub(super) const KIND: Kind = Kind::Counter;
 
     #[expect(clippy::disallowed_methods, reason = "the catalogue's counters are made here")]
-    pub(super) fn register(meter: Option<&Meter>, spec: &Spec) -> Self {
-        let build =
-            |meter: &Meter| meter.u64_counter(spec.name).with_description(spec.help).with_unit(spec.unit).build();
-        Self(meter.map(build), PhantomData)
+    pub(super) fn register(target: Option<Target<'_>>, spec: &Spec) -> Self {
+        let build = |target: Target<'_>| {
+            target.meter.u64_counter(spec.name).with_description(spec.help).with_unit(spec.unit).build()
+        };
+        let pressure = target.and_then(|target| target.pressure(spec));
+        Self { inner: target.map(build), pressure, labels: PhantomData }
     }
 
     /// Adds `value`.
     pub fn add(&self, value: u64, labels: L) {
-        if let Some(counter) = &self.0 {
+        if let Some(counter) = &self.inner {
             counter.add(value, labels.attributes().as_ref());
+            if let Some(pressure) = &self.pressure {
+                pressure.measured();
+            }
         }
     }
 }
@@ -38,6 +60,7 @@ impl<L: LabelSet> Counter<L> {
 #[derive(Debug, Clone)]
 pub struct Histogram<L> {
     inner: Option<opentelemetry::metrics::Histogram<f64>>,
+    pressure: Option<Pressure>,
     per_second: f64,
     labels: PhantomData<fn(L)>,
 }
@@ -46,19 +69,23 @@ impl<L: LabelSet> Histogram<L> {
     pub(super) const KIND: Kind = Kind::Histogram;
 
     #[expect(clippy::disallowed_methods, reason = "the catalogue's histograms are made here")]
-    pub(super) fn register(meter: Option<&Meter>, spec: &Spec) -> Self {
-        let build = |meter: &Meter| {
-            let builder = meter.f64_histogram(spec.name).with_description(spec.help).with_unit(spec.unit);
+    pub(super) fn register(target: Option<Target<'_>>, spec: &Spec) -> Self {
+        let build = |target: Target<'_>| {
+            let builder = target.meter.f64_histogram(spec.name).with_description(spec.help).with_unit(spec.unit);
             builder.with_boundaries(spec.buckets.to_vec()).build()
         };
         let per_second = if spec.unit == "ms" { 1_000.0 } else { 1.0 };
-        Self { inner: meter.map(build), per_second, labels: PhantomData }
+        let pressure = target.and_then(|target| target.pressure(spec));
+        Self { inner: target.map(build), pressure, per_second, labels: PhantomData }
     }
 
     /// Records `value`, in the metric's unit.
     pub fn record(&self, value: f64, labels: L) {
         if let Some(histogram) = &self.inner {
             histogram.record(value, labels.attributes().as_ref());
+            if let Some(pressure) = &self.pressure {
+                pressure.measured();
+            }
         }
     }
 
@@ -85,11 +112,11 @@ macro_rules! held {
             pub(super) const KIND: Kind = $kind;
 
             #[expect(clippy::disallowed_methods, reason = "the catalogue's gauges are made here")]
-            pub(super) fn register(meter: Option<&Meter>, spec: &Spec) -> Self {
-                let Some(meter) = meter else { return Self(None, PhantomData) };
+            pub(super) fn register(target: Option<Target<'_>>, spec: &Spec) -> Self {
+                let Some(target) = target else { return Self(None, PhantomData) };
                 let cells = Cells::<$value>::default();
                 let read = Arc::clone(&cells);
-                let builder = meter.$build(spec.name).with_description(spec.help).with_unit(spec.unit);
+                let builder = target.meter.$build(spec.name).with_description(spec.help).with_unit(spec.unit);
                 let _read_by_the_sdk = builder
                     .with_callback(move |observer| {
                         for (attributes, value) in read.lock().unwrap_or_else(PoisonError::into_inner).iter() {

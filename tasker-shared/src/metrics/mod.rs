@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod channel;
 pub mod instrument;
 pub mod labels;
+pub mod pressure;
 pub mod probe;
 mod reference;
 pub mod spec;
@@ -16,6 +17,7 @@ pub mod values;
 pub use catalog::{CATALOG, Metrics};
 pub use instrument::{Counter, FloatGauge, Gauge, Held, Histogram, UpDownCounter};
 pub use labels::LabelSet;
+pub use pressure::Pressure;
 pub use reference::reference_page;
 pub use spec::{Kind, Spec};
 pub use values::{

@@ -9,7 +9,7 @@ use crate::{
     storage::Error,
 };
 use rand::RngExt as _;
-use std::{future::Future, time::Duration};
+use std::{future::Future, ops::RangeInclusive, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// The first and the longest pause after a turn that failed.
@@ -26,13 +26,13 @@ pub enum Turn {
     Empty,
 }
 
-/// Runs `turn` whenever `bell` rings or `poll` is over, and again at once while there is more, until `shutdown`.
-/// A turn that fails is tried again after a growing pause; it must have changed nothing.
+/// Runs `turn` whenever `bell` rings or a poll interval is over, and again at once while there is more, until `shutdown`.
+/// The interval doubles from the start of `poll` to its end while nothing is found. A turn that fails is tried again after a growing pause; it must have changed nothing.
 pub async fn consume<F, Fut>(
     name: &'static str,
     metrics: Metrics,
     mut bell: Subscription,
-    poll: Duration,
+    poll: RangeInclusive<Duration>,
     shutdown: CancellationToken,
     mut turn: F,
 ) where
@@ -41,18 +41,19 @@ pub async fn consume<F, Fut>(
 {
     let mut failures = 0;
     let mut wake = Wake::Poll;
+    let mut interval = *poll.start();
     while !shutdown.is_cancelled() {
         let running = metrics.runtime_loops_in_flight.hold(Loop { name });
         let outcome = turn(wake).await;
         drop(running);
         metrics.runtime_loop_runs.add(1, LoopRun { name, outcome: counted(&outcome) });
         let pause = match outcome {
-            Ok(Turn::Full) => {
+            Ok(found) => {
                 failures = 0;
-                continue;
-            }
-            Ok(_) => {
-                failures = 0;
+                interval = if found == Turn::Empty { (interval * 2).min(*poll.end()) } else { *poll.start() };
+                if found == Turn::Full {
+                    continue;
+                }
                 None
             }
             Err(error) => {
@@ -64,7 +65,7 @@ pub async fn consume<F, Fut>(
             () = shutdown.cancelled() => return,
             () = async { match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => wake = bell.wait(poll).await,
+                None => wake = bell.wait(interval).await,
             } } => {}
         }
     }

@@ -27,6 +27,8 @@ pub struct Claimed {
     pub msg_id: i64,
     /// How often this message was read before.
     pub read_ct: i32,
+    /// Where the step stood.
+    pub from_state: StepState,
     /// The step.
     pub step_id: StepId,
     /// Its name.
@@ -65,6 +67,13 @@ pub struct Claimed {
     pub parent_ids: Vec<StepId>,
     /// The parents' attempts, in the same order.
     pub parent_attempts: Vec<i32>,
+}
+
+impl Claimed {
+    /// Whether the lease was taken from a worker that lost it.
+    pub fn is_reclaimed(&self) -> bool {
+        self.from_state == RECLAIM.from
+    }
 }
 
 /// What a claim found.

@@ -4,6 +4,7 @@
 //! row that is missing from the answer. Statements that also touch a queue, so that state and doorbell commit
 //! together, stand here and take the queue's table from [`crate::queue`].
 
+mod compiled;
 mod database;
 mod error;
 mod types;
@@ -13,6 +14,7 @@ pub mod history;
 pub mod leases;
 pub mod operations;
 pub mod overview;
+pub mod repair;
 pub mod reports;
 pub mod schema;
 pub mod steps;
@@ -21,5 +23,6 @@ pub mod templates;
 pub mod timers;
 pub mod workers;
 
+pub use compiled::CompiledTemplates;
 pub use database::{Database, Options, Session};
 pub use error::Error;

@@ -37,7 +37,7 @@ mod document;
 mod error;
 mod function;
 pub mod http;
-mod registry;
+pub mod registry;
 mod run;
 
 pub use builtin::{Echo, Noop, Sleep};

@@ -1,0 +1,79 @@
+//! The repair sweep: looks for what the line may have missed, mends it, and says so.
+
+use crate::{
+    Error, Orchestration,
+    committed::{Committed, TaskInfo},
+    enqueue, finalize,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+use tasker_shared::{
+    id::TaskId,
+    runtime::Topic,
+    step::StepState,
+    storage::{self, operations, repair, steps, templates},
+    task::TaskState,
+};
+
+/// The most tasks of one turn.
+const BATCH: i64 = 500;
+
+/// Mends the tasks that stand still; answers with the time until the next turn.
+pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, storage::Error> {
+    for task in suspects(orchestration).await? {
+        match mend(orchestration, task).await {
+            Ok(0) => {}
+            Ok(mended) => {
+                tracing::warn!(task.id = %task, mended, "a task stood still without a wake-up and was mended");
+            }
+            Err(Error::Storage(error)) if error.is_transient() => return Err(error),
+            Err(error) => tracing::error!(task.id = %task, %error, "failed to mend a task that stands still"),
+        }
+    }
+    Ok(orchestration.settings().repair_interval)
+}
+
+async fn suspects(orchestration: &Orchestration) -> Result<BTreeSet<TaskId>, storage::Error> {
+    let older = orchestration.settings().stalled_after;
+    let mut session = orchestration.database().session("repair_look").await?;
+    let mut found: BTreeSet<TaskId> = repair::standing_still(&mut session, older, BATCH).await?.into_iter().collect();
+    for namespace in templates::namespaces(&mut session).await? {
+        found.extend(repair::without_message(&mut session, &namespace, older, BATCH).await?);
+    }
+    Ok(found)
+}
+
+async fn mend(orchestration: &Orchestration, id: TaskId) -> Result<u64, Error> {
+    let mut session = orchestration.database().begin("repair").await?;
+    let Some(task) = operations::lock(&mut session, id).await? else { return Ok(0) };
+    if task.state.is_final() {
+        return Ok(0);
+    }
+    let older = orchestration.settings().stalled_after;
+    let mut committed = Committed::new();
+    let mut mended = repair::mend(&mut session, id, &task.namespace, older).await?;
+    if task.state != TaskState::Pending {
+        let info = TaskInfo {
+            id,
+            namespace: task.namespace.clone(),
+            name: task.name.clone(),
+            priority: task.priority,
+            correlation_id: task.correlation_id,
+            traceparent: task.traceparent.clone(),
+        };
+        let ready = steps::enqueue_ready(&mut session, &[id], "orchestration").await?;
+        mended += ready.len() as u64;
+        let ready = ready.into_iter().map(|step| (step, info.clone(), StepState::Pending)).collect();
+        enqueue::send(orchestration, &mut session, ready, &mut committed).await?;
+        let counts: Vec<_> = operations::recount(&mut session, id).await?.into_iter().collect();
+        let states = HashMap::from([(id, task.state)]);
+        finalize::finalize(&mut session, &counts, &states, "orchestration", &mut committed).await?;
+        mended += committed.ended.len() as u64;
+    }
+    session.commit().await?;
+    committed.rings.extend([Topic::Results, Topic::Requests, Topic::Timers, Topic::Steps(task.namespace)]);
+    committed.tell(orchestration);
+    Ok(mended)
+}

@@ -1,0 +1,209 @@
+//! Every key there is, and which values it takes.
+
+use std::net::SocketAddr;
+use strsim::damerau_levenshtein;
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// The full name, such as `worker.http.enabled`.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// Which values a key takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A whole number in a range.
+    Integer(i64, i64),
+    /// A number in a range.
+    Number(f64, f64),
+    Flag,
+    /// Any text.
+    Text,
+    /// A text of at least one character.
+    Word,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// An address to listen on.
+    Address,
+    /// A URL that starts in one of these ways; may be empty if the flag says so.
+    Url(&'static [&'static str], bool),
+    /// A list of texts that are not empty.
+    List,
+}
+
+/// A value that has the right form.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Integer(i64),
+    Number(f64),
+    Flag(bool),
+    Text(String),
+    List(Vec<String>),
+}
+
+const COUNT: Kind = Kind::Integer(1, 1_000_000);
+const BATCH: Kind = Kind::Integer(1, 10_000);
+const INTERVAL: Kind = Kind::Integer(1, 3_600_000);
+const BYTES: Kind = Kind::Integer(1024, 1 << 30);
+const CONNECTIONS: Kind = Kind::Integer(1, 10_000);
+const POSTGRES: Kind = Kind::Url(&["postgres://", "postgresql://"], true);
+const HTTP: Kind = Kind::Url(&["http://", "https://"], false);
+
+pub(super) const KEYS: &[Key] = &[
+    key("database.url", POSTGRES),
+    key("database.max_connections", CONNECTIONS),
+    key("database.acquire_timeout_ms", INTERVAL),
+    key("database.statement_timeout_ms", INTERVAL),
+    key("database.connect_timeout_ms", INTERVAL),
+    key("orchestration.http_address", Kind::Address),
+    key("orchestration.results_batch_size", BATCH),
+    key("orchestration.requests_batch_size", BATCH),
+    key("orchestration.process_loops", Kind::Integer(1, 64)),
+    key("orchestration.poll_interval_ms", INTERVAL),
+    key("orchestration.timer_poll_interval_ms", INTERVAL),
+    key("orchestration.repair_interval_ms", INTERVAL),
+    key("orchestration.stalled_after_ms", INTERVAL),
+    key("orchestration.max_deliveries", COUNT),
+    key("orchestration.shutdown_grace_ms", INTERVAL),
+    key("orchestration.max_input_bytes", BYTES),
+    key("orchestration.max_request_bytes", BYTES),
+    key("orchestration.max_batch_submit", BATCH),
+    key("orchestration.request_timeout_ms", INTERVAL),
+    key("worker.name", Kind::Text),
+    key("worker.namespaces", Kind::List),
+    key("worker.http_address", Kind::Address),
+    key("worker.max_concurrent_steps", Kind::Integer(1, 100_000)),
+    key("worker.claim_batch_size", BATCH),
+    key("worker.report_batch_size", BATCH),
+    key("worker.poll_interval_ms", INTERVAL),
+    key("worker.lease_ms", Kind::Integer(100, 86_400_000)),
+    key("worker.heartbeat_interval_ms", INTERVAL),
+    key("worker.shutdown_grace_ms", INTERVAL),
+    key("worker.max_result_bytes", BYTES),
+    key("worker.max_deliveries", COUNT),
+    key("worker.http.enabled", Kind::Flag),
+    key("worker.http.allowed_hosts", Kind::List),
+    key("worker.http.max_response_bytes", BYTES),
+    key("worker.http.timeout_ms", INTERVAL),
+    key("worker.command.enabled", Kind::Flag),
+    key("worker.command.allowed_programs", Kind::List),
+    key("worker.command.allowed_environment", Kind::List),
+    key("worker.command.max_output_bytes", BYTES),
+    key("worker.command.kill_grace_ms", INTERVAL),
+    key("telemetry.enabled", Kind::Flag),
+    key("telemetry.service_name", Kind::Word),
+    key("telemetry.sample_rate", Kind::Number(0.0, 1.0)),
+    key("telemetry.opentelemetry.enabled", Kind::Flag),
+    key("telemetry.opentelemetry.endpoint", HTTP),
+    key("telemetry.opentelemetry.protocol", Kind::Choice(&["grpc", "http/protobuf"])),
+    key("telemetry.opentelemetry.export_interval_ms", INTERVAL),
+    key("telemetry.metrics.correlation", Kind::Choice(&["label", "off"])),
+    key("telemetry.metrics.max_correlation_ids", COUNT),
+    key("telemetry.metrics.idle_ms", Kind::Integer(1000, 86_400_000)),
+    key("telemetry.logs.format", Kind::Choice(&["text", "json"])),
+    key("telemetry.logs.level", Kind::Word),
+    key("telemetry.logs.otlp", Kind::Flag),
+];
+
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind }
+}
+
+/// Looks a key up by its full name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether there are keys below `name`.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The key that was probably meant: with a unit, in another section, or spelled a little differently.
+pub(super) fn nearest_key(name: &str) -> Option<String> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let (written, whole) = (last(name), |key: &Key| damerau_levenshtein(name, key.name));
+    let distance = |key: &Key| {
+        if key.name.strip_prefix(name).is_some_and(|unit| unit.starts_with('_')) {
+            return 0;
+        }
+        // The word itself says more than the section it was put into.
+        whole(key).min(damerau_levenshtein(&written, &last(key.name)) + 1)
+    };
+    let nearest = KEYS.iter().min_by_key(|key| (distance(key), whole(key)))?;
+    (distance(nearest) <= 2 + written.len() / 8).then(|| nearest.name.to_owned())
+}
+
+/// The section that was probably meant.
+pub(super) fn nearest_section(name: &str) -> Option<String> {
+    let sections = KEYS.iter().filter_map(|key| Some(key.name.rsplit_once('.')?.0));
+    let nearest = sections.min_by_key(|section| damerau_levenshtein(name, section))?;
+    (damerau_levenshtein(name, nearest) <= 2 + name.len() / 8).then(|| format!("[{nearest}]"))
+}
+
+impl Kind {
+    /// Reads a value of an environment variable.
+    pub(super) fn read(self, text: &str) -> Result<Value, String> {
+        let value = match self {
+            Self::Integer(..) => text.trim().parse().map(Value::Integer).ok(),
+            Self::Number(..) => text.trim().parse().map(Value::Number).ok(),
+            Self::Flag => text.trim().parse().map(Value::Flag).ok(),
+            Self::List if text.trim().is_empty() => Some(Value::List(Vec::new())),
+            Self::List => Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect())),
+            _ => Some(Value::Text(text.to_owned())),
+        };
+        value.filter(|value| self.accepts(value)).ok_or_else(|| self.expected())
+    }
+
+    /// Takes a value of a file.
+    pub(super) fn take(self, value: &toml::Value) -> Result<Value, String> {
+        let taken = match (self, value) {
+            (Self::Integer(..), toml::Value::Integer(number)) => Some(Value::Integer(*number)),
+            (Self::Number(..), toml::Value::Float(number)) => Some(Value::Number(*number)),
+            #[expect(clippy::cast_precision_loss, reason = "ranges of numbers are far below 2^52")]
+            (Self::Number(..), toml::Value::Integer(number)) => Some(Value::Number(*number as f64)),
+            (Self::Flag, toml::Value::Boolean(flag)) => Some(Value::Flag(*flag)),
+            (Self::List, toml::Value::Array(items)) => {
+                let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
+                texts.collect::<Option<Vec<String>>>().map(Value::List)
+            }
+            (Self::Integer(..) | Self::Number(..) | Self::Flag | Self::List, _) => None,
+            (_, toml::Value::String(text)) => Some(Value::Text(text.clone())),
+            _ => None,
+        };
+        taken.filter(|value| self.accepts(value)).ok_or_else(|| self.expected())
+    }
+
+    fn accepts(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Integer(least, most), Value::Integer(number)) => (least..=most).contains(number),
+            (Self::Number(least, most), Value::Number(number)) => (least..=most).contains(number),
+            (Self::Word, Value::Text(text)) => !text.trim().is_empty(),
+            (Self::Choice(words), Value::Text(text)) => words.contains(&text.as_str()),
+            (Self::Address, Value::Text(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Self::Url(starts, may_be_empty), Value::Text(text)) => {
+                starts.iter().any(|start| text.strip_prefix(start).is_some_and(|rest| !rest.is_empty()))
+                    || (may_be_empty && text.is_empty())
+            }
+            (Self::List, Value::List(items)) => items.iter().all(|item| !item.trim().is_empty()),
+            _ => true,
+        }
+    }
+
+    /// What the key takes, in words.
+    fn expected(self) -> String {
+        match self {
+            Self::Integer(least, most) => format!("a whole number from {least} to {most}"),
+            Self::Number(least, most) => format!("a number from {least:?} to {most:?}"),
+            Self::Flag => "true or false".to_owned(),
+            Self::Text => "a text".to_owned(),
+            Self::Word => "a text that is not empty".to_owned(),
+            Self::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
+            Self::Address => "an address with a port, such as \"127.0.0.1:8080\"".to_owned(),
+            Self::Url(starts, _) => format!("a URL that starts with {}", starts.join(" or ")),
+            Self::List => "a list of texts, such as [\"a\", \"b\"] in a file or a,b in a variable".to_owned(),
+        }
+    }
+}

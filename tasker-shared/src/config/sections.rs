@@ -1,0 +1,177 @@
+//! The sections `[database]`, `[orchestration]` and `[worker]` as the program sees them.
+
+use super::describe::without_password;
+use serde::{Deserialize, Deserializer};
+use std::{fmt, fs, net::SocketAddr, time::Duration};
+
+/// How to reach PostgreSQL.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The server and database; `None` when nothing is configured. May hold a password.
+    #[serde(deserialize_with = "unless_empty")]
+    pub url: Option<String>,
+    /// The most connections of one process.
+    pub max_connections: u32,
+    /// How long to wait for a free connection of the pool.
+    #[serde(rename = "acquire_timeout_ms", deserialize_with = "milliseconds")]
+    pub acquire_timeout: Duration,
+    /// How long one SQL statement may take.
+    #[serde(rename = "statement_timeout_ms", deserialize_with = "milliseconds")]
+    pub statement_timeout: Duration,
+    /// How long to wait for the server when connecting.
+    #[serde(rename = "connect_timeout_ms", deserialize_with = "milliseconds")]
+    pub connect_timeout: Duration,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_deref().map(without_password);
+        f.debug_struct("Database")
+            .field("url", &url)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The orchestration service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orchestration {
+    /// Where the HTTP API listens.
+    pub http_address: SocketAddr,
+    /// How many step results one transaction processes at most.
+    pub results_batch_size: usize,
+    /// How many task requests one transaction initializes at most.
+    pub requests_batch_size: usize,
+    /// How many loops process step results at the same time.
+    pub process_loops: usize,
+    /// How often the queues are looked at when no notification wakes us.
+    #[serde(rename = "poll_interval_ms", deserialize_with = "milliseconds")]
+    pub poll_interval: Duration,
+    /// The longest time between two looks at what is due.
+    #[serde(rename = "timer_poll_interval_ms", deserialize_with = "milliseconds")]
+    pub timer_poll_interval: Duration,
+    /// How often to look for work that no queue tells of.
+    #[serde(rename = "repair_interval_ms", deserialize_with = "milliseconds")]
+    pub repair_interval: Duration,
+    /// How long work may go without progress before the repair looks at it.
+    #[serde(rename = "stalled_after_ms", deserialize_with = "milliseconds")]
+    pub stalled_after: Duration,
+    /// After so many deliveries a message is put aside as a dead letter.
+    pub max_deliveries: u32,
+    /// How long a shutdown waits for what is being worked on.
+    #[serde(rename = "shutdown_grace_ms", deserialize_with = "milliseconds")]
+    pub shutdown_grace: Duration,
+    /// The largest input of a task, in bytes.
+    pub max_input_bytes: usize,
+    /// The largest body of an HTTP request, in bytes.
+    pub max_request_bytes: usize,
+    /// How many tasks one request may submit.
+    pub max_batch_submit: usize,
+    /// How long an HTTP request may take.
+    #[serde(rename = "request_timeout_ms", deserialize_with = "milliseconds")]
+    pub request_timeout: Duration,
+}
+
+/// The worker service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// The worker's name; `None` stands for [`Worker::name_or_default`].
+    #[serde(deserialize_with = "unless_empty")]
+    pub name: Option<String>,
+    /// The namespaces whose steps this worker takes; `*` is every namespace.
+    pub namespaces: Vec<String>,
+    /// Where health checks and `/metrics` listen.
+    pub http_address: SocketAddr,
+    /// How many steps run at the same time.
+    pub max_concurrent_steps: usize,
+    /// How many steps one transaction claims at most.
+    pub claim_batch_size: usize,
+    /// How many outcomes one transaction reports at most.
+    pub report_batch_size: usize,
+    /// How often the queues are looked at when no notification wakes us.
+    #[serde(rename = "poll_interval_ms", deserialize_with = "milliseconds")]
+    pub poll_interval: Duration,
+    /// How long a claimed step belongs to this worker without a sign of life.
+    #[serde(rename = "lease_ms", deserialize_with = "milliseconds")]
+    pub lease: Duration,
+    /// How often the leases of running steps are extended; less than half of `lease`.
+    #[serde(rename = "heartbeat_interval_ms", deserialize_with = "milliseconds")]
+    pub heartbeat_interval: Duration,
+    /// How long a shutdown waits for running steps before it gives them back.
+    #[serde(rename = "shutdown_grace_ms", deserialize_with = "milliseconds")]
+    pub shutdown_grace: Duration,
+    /// The largest result of a step, in bytes.
+    pub max_result_bytes: usize,
+    /// After so many deliveries a step's message is put aside as a dead letter.
+    pub max_deliveries: u32,
+    /// The built-in handler `http`.
+    pub http: Http,
+    /// The built-in handler `command`.
+    pub command: Command,
+}
+
+impl Worker {
+    /// The configured name, else `<host name>-<process number>`.
+    pub fn name_or_default(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()))
+    }
+
+    /// Whether this worker takes the steps of every namespace.
+    pub fn takes_every_namespace(&self) -> bool {
+        self.namespaces.iter().any(|namespace| namespace == "*")
+    }
+}
+
+/// What the built-in handler `http` may do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Whether it does anything.
+    pub enabled: bool,
+    /// The hosts that may be called; `*` is every host.
+    pub allowed_hosts: Vec<String>,
+    /// The largest body of a response, in bytes.
+    pub max_response_bytes: usize,
+    /// The longest call.
+    #[serde(rename = "timeout_ms", deserialize_with = "milliseconds")]
+    pub timeout: Duration,
+}
+
+/// What the built-in handler `command` may do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Whether it does anything.
+    pub enabled: bool,
+    /// The programs that may run; `*` is every program.
+    pub allowed_programs: Vec<String>,
+    /// The worker's environment variables that programs see.
+    pub allowed_environment: Vec<String>,
+    /// The largest standard output of a program, in bytes.
+    pub max_output_bytes: usize,
+    /// The time between SIGTERM and SIGKILL at the deadline.
+    #[serde(rename = "kill_grace_ms", deserialize_with = "milliseconds")]
+    pub kill_grace: Duration,
+}
+
+pub(super) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
+}
+
+fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
+}
+
+fn host_name() -> String {
+    let file = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let program = || {
+        let output = std::process::Command::new("hostname").output().ok()?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let name = file().or_else(program).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "worker".to_owned() } else { name.to_owned() }
+}

@@ -1,0 +1,178 @@
+//! What becomes of log lines and live spans: standard error as text or JSON, and the collector.
+
+use super::{
+    outbox::Outbox,
+    settings::{Format, Logs},
+};
+use opentelemetry::{
+    Context, InstrumentationScope,
+    trace::{TraceContextExt, TracerProvider as _},
+};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_proto::tonic::{logs::v1::LogRecord, trace::v1::Span as WrittenSpan};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    logs::{LogProcessor, SdkLogRecord, SdkLoggerProvider},
+    trace::{SdkTracerProvider, Span, SpanData, SpanProcessor},
+};
+use serde_json::{Map, Value};
+use std::{fmt, sync::Arc, time::Duration};
+use tracing::{Event, Subscriber, field::Field};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, FormattedFields,
+        format::{JsonFields, Writer},
+        time::{FormatTime, SystemTime},
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// Spans of libraries below the services: not told, because the exporter uses them itself.
+const QUIET: &str = "info,opentelemetry=off,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,reqwest=off,rustls=off";
+
+/// Sends log lines and live spans where they belong, from now on, for the whole process.
+///
+/// # Errors
+/// The filter is not understood, or logs already go elsewhere.
+pub(super) fn install(
+    settings: &Logs,
+    tracer: Option<&SdkTracerProvider>,
+    logger: Option<&SdkLoggerProvider>,
+) -> Result<(), super::Error> {
+    let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let directives = directives.unwrap_or_else(|| settings.level.clone());
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|source| super::Error::Filter { filter: directives, reason: source.to_string() })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.format {
+        Format::Text => lines.boxed(),
+        Format::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
+    };
+    let spans = tracer.map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("tasker"))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(EnvFilter::new(QUIET))
+    });
+    let records = logger.map(|provider| OpenTelemetryTracingBridge::new(provider).with_filter(EnvFilter::new(QUIET)));
+    tracing_subscriber::registry()
+        .with(spans)
+        .with(records)
+        .with(lines.with_filter(filter))
+        .try_init()
+        .map_err(|error| super::Error::LogsTaken(error.to_string()))
+}
+
+/// A line of JSON: the event's fields, those of the spans around it, and the ids of the trace.
+struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = Map::new();
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        line.insert("timestamp".to_owned(), time.into());
+        line.insert("level".to_owned(), event.metadata().level().as_str().into());
+        line.insert("target".to_owned(), event.metadata().target().into());
+        for span in ctx.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
+                && let Ok(fields) = serde_json::from_str::<Map<String, Value>>(&fields.fields)
+            {
+                line.extend(fields);
+            }
+        }
+        event.record(&mut Fields(&mut line));
+        ids(&mut line);
+        writeln!(out, "{}", Value::Object(line))
+    }
+}
+
+/// The trace is named by the span that runs, or by the correlation id.
+fn ids(line: &mut Map<String, Value>) {
+    let context = Context::current();
+    let span = context.span();
+    if span.span_context().is_valid() {
+        line.insert("trace_id".to_owned(), span.span_context().trace_id().to_string().into());
+        line.insert("span_id".to_owned(), span.span_context().span_id().to_string().into());
+    } else if let Some(Value::String(correlation)) = line.get("correlation_id") {
+        line.insert("trace_id".to_owned(), correlation.replace('-', "").into());
+    }
+}
+
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl tracing::field::Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+}
+
+/// Puts live spans that have ended beside the spans of the stations.
+#[derive(Debug)]
+pub(super) struct Spans(pub(super) Arc<Outbox<WrittenSpan>>);
+
+impl SpanProcessor for Spans {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        if span.span_context.is_sampled() {
+            self.0.put(span.into());
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// Puts log records into the outbox.
+#[derive(Debug)]
+pub(super) struct Records(pub(super) Arc<Outbox<LogRecord>>);
+
+impl LogProcessor for Records {
+    fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
+        self.0.put((&*record).into());
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! The `[telemetry]` section of the configuration.
+
+use crate::text_enum;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// What is measured, traced and logged, and where it goes. The standard `OTEL_*` variables win over it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Whether anything is measured at all; without it `/metrics` is empty. `TELEMETRY_ENABLED` wins.
+    pub enabled: bool,
+    /// How this service is named; the name of the program where it is not given.
+    pub service_name: Option<String>,
+    /// The share of traces that is kept, from 0 to 1. Metrics do not depend on it.
+    pub sample_rate: f64,
+    /// The export to a collector.
+    pub opentelemetry: OpenTelemetry,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Logs.
+    pub logs: Logs,
+}
+
+/// The export by OTLP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpenTelemetry {
+    /// Whether anything is exported. An endpoint given by `OTEL_EXPORTER_OTLP_ENDPOINT` turns it on as well.
+    pub enabled: bool,
+    /// The collector; `http://localhost:4317` for gRPC and `http://localhost:4318` for HTTP where it is not given.
+    pub endpoint: Option<String>,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// Sent with every request.
+    pub headers: BTreeMap<String, String>,
+    /// How long a request may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Whether requests are compressed.
+    pub compression: Compression,
+    /// A PEM file with the certificate of the authority that signed the collector's.
+    pub certificate: Option<PathBuf>,
+    /// The time between two exports of metrics, in milliseconds.
+    pub export_interval_ms: u64,
+    /// The longest time a span or a log record waits, in milliseconds.
+    pub batch_delay_ms: u64,
+}
+
+text_enum! {
+    /// How a collector is spoken to.
+    Protocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, in the binary encoding.
+        HttpProtobuf = "http/protobuf",
+    }
+}
+
+text_enum! {
+    /// Whether requests are compressed.
+    Compression {
+        /// They are not.
+        None = "none",
+        /// By gzip.
+        Gzip = "gzip",
+    }
+}
+
+/// What is kept of metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Whether exported series carry the correlation id.
+    pub correlation: Correlation,
+    /// How many correlation ids have series; the rest is counted under `overflow`.
+    pub max_correlation_ids: usize,
+    /// After how many seconds without a measurement the series of an id end.
+    pub idle_seconds: u64,
+}
+
+text_enum! {
+    /// Whether exported series carry the correlation id.
+    Correlation {
+        /// As a label.
+        Label = "label",
+        /// Not at all.
+        Off = "off",
+    }
+}
+
+/// How logs look and where they go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// How a line looks.
+    pub format: Format,
+    /// What is logged, in the language of `RUST_LOG`, which wins.
+    pub level: String,
+    /// Whether log records are exported by OTLP too.
+    pub otlp: bool,
+}
+
+text_enum! {
+    /// How a line of the log looks.
+    Format {
+        /// For people.
+        Text = "text",
+        /// One JSON object.
+        Json = "json",
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            service_name: None,
+            sample_rate: 1.0,
+            opentelemetry: OpenTelemetry::default(),
+            metrics: Metrics::default(),
+            logs: Logs::default(),
+        }
+    }
+}
+
+impl Default for OpenTelemetry {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            endpoint: None,
+            protocol: Protocol::Grpc,
+            headers: BTreeMap::new(),
+            timeout_ms: 10_000,
+            compression: Compression::None,
+            certificate: None,
+            export_interval_ms: 60_000,
+            batch_delay_ms: 2_000,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { correlation: Correlation::Label, max_correlation_ids: 1_000, idle_seconds: 900 }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { format: Format::Text, level: "info".to_owned(), otlp: false }
+    }
+}

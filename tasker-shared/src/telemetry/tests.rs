@@ -1,0 +1,291 @@
+//! Telemetry as a whole, against collectors inside the test.
+
+use super::{Settings, Span, Station, Telemetry, span_id};
+use crate::{
+    id::{CorrelationId, StepId},
+    metrics::{
+        Metrics,
+        labels::{InState, Namespace, Task},
+    },
+    name::Name,
+    task::state::TaskState,
+};
+use opentelemetry::trace::SpanKind;
+use opentelemetry_proto::tonic::{
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::ExportTraceServiceRequest,
+    },
+    metrics::v1::{metric::Data, number_data_point::Value},
+};
+use prost::Message;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[expect(clippy::disallowed_methods, reason = "the test's own mailbox")]
+fn mailbox<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
+    mpsc::unbounded_channel()
+}
+
+struct Collector(mpsc::UnboundedSender<ExportMetricsServiceRequest>);
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let expected = request.metadata().get("api-key").is_some_and(|key| key == "secret");
+        if !expected {
+            return Err(Status::unauthenticated("no key"));
+        }
+        self.0.send(request.into_inner()).unwrap();
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+fn grpc_collector(listener: TcpListener) -> mpsc::UnboundedReceiver<ExportMetricsServiceRequest> {
+    let (sender, receiver) = mailbox();
+    let service =
+        MetricsServiceServer::new(Collector(sender)).accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    receiver
+}
+
+fn settings(address: SocketAddr, interval_ms: u64) -> Settings {
+    let mut settings = Settings::default();
+    settings.opentelemetry.enabled = true;
+    settings.opentelemetry.endpoint = Some(format!("http://{address}"));
+    settings.opentelemetry.export_interval_ms = interval_ms;
+    settings.opentelemetry.batch_delay_ms = 20;
+    settings.opentelemetry.headers = [("api-key".to_owned(), "secret".to_owned())].into();
+    settings
+}
+
+fn start(settings: &Settings) -> Telemetry {
+    Telemetry::start(settings, "test", "0", &|name| (name == "OTEL_TRACES_EXPORTER").then(|| "none".to_owned()))
+        .unwrap()
+}
+
+fn task(correlation_id: CorrelationId) -> Task {
+    let name = |text| Name::new(text).unwrap();
+    Task { correlation_id, namespace: name("orders"), task_type: name("ship") }
+}
+
+/// Every number in a request: metric, labels, value; `None` where the series ends.
+fn numbers(request: &ExportMetricsServiceRequest) -> Vec<(String, BTreeMap<String, String>, Option<i64>)> {
+    let metrics = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics);
+    let mut numbers = Vec::new();
+    for metric in metrics {
+        let points = match &metric.data {
+            Some(Data::Sum(sum)) => &sum.data_points,
+            Some(Data::Gauge(gauge)) => &gauge.data_points,
+            _ => continue,
+        };
+        for point in points {
+            let labels = point.attributes.iter().map(|label| (label.key.clone(), format!("{:?}", label.value)));
+            let value = match point.value {
+                Some(Value::AsInt(value)) if point.flags == 0 => Some(value),
+                _ => None,
+            };
+            numbers.push((metric.name.clone(), labels.collect(), value));
+        }
+    }
+    numbers
+}
+
+fn of(metric: &str, request: &ExportMetricsServiceRequest) -> Vec<Option<i64>> {
+    numbers(request).into_iter().filter(|(name, ..)| name == metric).map(|(.., value)| value).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_arrive_over_grpc_with_a_zero_before_the_first_value() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(listener.local_addr().unwrap(), 3_600_000);
+    settings.opentelemetry.compression = super::settings::Compression::Gzip;
+    let mut arrived = grpc_collector(listener);
+    let telemetry = start(&settings);
+    let correlation = CorrelationId::generate();
+    telemetry.metrics().tasks_completions.add(3, task(correlation));
+    telemetry.shutdown(LONG).await;
+    let request = arrived.recv().await.unwrap();
+    assert_eq!(of("tasker.tasks.completions.total", &request), [Some(0), Some(3)]);
+    let (_, labels, _) = numbers(&request).into_iter().find(|(name, ..)| name.contains("completions")).unwrap();
+    assert!(labels["correlation_id"].contains(&correlation.to_string()));
+    let resource = request.resource_metrics[0].resource.clone().unwrap();
+    assert!(resource.attributes.iter().any(|attribute| attribute.key == "service.name"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_spans_arrive_over_http() {
+    let (sender, mut bodies) = mailbox();
+    let handler = move |uri: axum::http::Uri, body: axum::body::Bytes| async move {
+        sender.send((uri.path().to_owned(), body)).unwrap();
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(listener.local_addr().unwrap(), 3_600_000);
+    settings.opentelemetry.protocol = super::settings::Protocol::HttpProtobuf;
+    tokio::spawn(axum::serve(listener, axum::Router::new().fallback(handler)).into_future());
+    let telemetry = Telemetry::start(&settings, "test", "0", &|_| None).unwrap();
+    let (correlation, step) = (CorrelationId::generate(), StepId::generate());
+    telemetry.metrics().tasks_requests.add(1, task(correlation));
+    telemetry.tracing().record(correlation, || Span {
+        name: Station::Claim.as_str(),
+        span_id: span_id(step.0, 1, Station::Claim),
+        parent: None,
+        links: Vec::new(),
+        start: SystemTime::now(),
+        end: SystemTime::now(),
+        kind: SpanKind::Consumer,
+        error: None,
+        attributes: Vec::new(),
+    });
+    telemetry.shutdown(LONG).await;
+    let mut arrived = BTreeMap::new();
+    while let Ok((path, body)) = bodies.try_recv() {
+        arrived.insert(path, body);
+    }
+    let metrics = ExportMetricsServiceRequest::decode(arrived["/v1/metrics"].clone()).unwrap();
+    assert_eq!(of("tasker.tasks.requests.total", &metrics), [Some(0), Some(1)]);
+    let traces = ExportTraceServiceRequest::decode(arrived["/v1/traces"].clone()).unwrap();
+    assert_eq!(traces.resource_spans[0].scope_spans[0].spans[0].trace_id, correlation.0.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absent_collector_is_counted_and_everything_arrives_when_it_returns() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let telemetry = start(&settings(address, 20));
+    let correlation = CorrelationId::generate();
+    let failures =
+        || telemetry.prometheus_text().contains("tasker_telemetry_export_failures_total{signal=\"metrics\"} ");
+    telemetry.metrics().tasks_completions.add(1, task(correlation));
+    tokio::time::timeout(LONG, async {
+        while !failures() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    telemetry.metrics().tasks_completions.add(1, task(correlation));
+    let mut arrived = grpc_collector(TcpListener::bind(address).await.unwrap());
+    let mut seen = Vec::new();
+    tokio::time::timeout(LONG, async {
+        while seen.last() != Some(&Some(2)) {
+            seen.extend(of("tasker.tasks.completions.total", &arrived.recv().await.unwrap()));
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(seen.first(), Some(&Some(0)));
+    telemetry.shutdown(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gauge_persists_between_exports_and_ends_when_it_is_replaced() {
+    let telemetry = Telemetry::start(&Settings::default(), "test", "0", &|_| None).unwrap();
+    let metrics = telemetry.metrics();
+    let recorder = telemetry.recorder.as_ref().unwrap();
+    metrics
+        .tasks_active
+        .replace([(InState { state: TaskState::Pending }, 4), (InState { state: TaskState::Paused }, 1)]);
+    let sent = || {
+        let batch = recorder.batch();
+        recorder.arrived(&batch);
+        let mut values = of("tasker.tasks.active", &batch.requests[0]);
+        values.sort_unstable();
+        values
+    };
+    assert_eq!(sent(), [Some(1), Some(4)]);
+    assert_eq!(sent(), [Some(1), Some(4)]);
+    metrics.tasks_active.replace([(InState { state: TaskState::Pending }, 5)]);
+    assert_eq!(sent(), [None, Some(5)]);
+    assert_eq!(sent(), [Some(5)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scraped_pages_are_exact_and_without_correlation_ids() {
+    let telemetry = Telemetry::start(&Settings::default(), "test", "0", &|_| None).unwrap();
+    let metrics = telemetry.metrics();
+    for _ in 0..5_000 {
+        metrics.tasks_completions.add(1, task(CorrelationId::generate()));
+    }
+    let namespace = || Namespace { namespace: Name::new("orders").unwrap() };
+    metrics.step_queue_wait_duration.record_duration(Duration::from_micros(300), namespace());
+    let held = metrics
+        .http_server_active_requests
+        .hold(crate::metrics::labels::ActiveRequests { method: "GET", scheme: "http" });
+    let page = telemetry.prometheus_text();
+    assert!(page.contains("tasker_tasks_completions_total{namespace=\"orders\",task_type=\"ship\"} 5000\n"), "{page}");
+    let bucket = "tasker_step_queue_wait_duration_milliseconds_bucket{namespace=\"orders\",le=\"0.5\"} 1\n";
+    assert!(page.contains(bucket), "{page}");
+    assert!(page.contains("http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 1\n"));
+    assert!(page.lines().all(|line| line.starts_with('#') || !line.contains("correlation_id=")));
+    drop(held);
+    let page = telemetry.openmetrics_text();
+    assert!(page.contains("http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 0\n"));
+    assert!(page.contains("# TYPE tasker_tasks_completions counter\n"));
+    assert!(page.contains("tasker_tasks_completions_created{namespace=\"orders\",task_type=\"ship\"} "));
+    assert!(page.ends_with("# EOF\n"));
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let value = line.split("} ").last().and_then(|rest| rest.split(' ').next()).unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_leads_to_a_trace_that_is_kept() {
+    let settings = settings("127.0.0.1:9".parse().unwrap(), 3_600_000);
+    let telemetry = Telemetry::start(&settings, "test", "0", &|_| None).unwrap();
+    let correlation = CorrelationId::generate();
+    telemetry.metrics().tasks_completions.add(1, task(correlation));
+    let page = telemetry.openmetrics_text();
+    let exemplar = format!("# {{trace_id=\"{}\"}} 1 ", correlation.0.simple());
+    assert!(page.contains(&exemplar), "{page}");
+}
+
+#[tokio::test]
+async fn disabled_telemetry_records_nothing() {
+    let settings = Settings { enabled: false, ..Settings::default() };
+    let telemetry = Telemetry::start(&settings, "test", "0", &|_| None).unwrap();
+    telemetry.metrics().tasks_completions.add(1, task(CorrelationId::generate()));
+    assert_eq!((telemetry.prometheus_text(), telemetry.openmetrics_text()), (String::new(), "# EOF\n".to_owned()));
+    Metrics::disabled().tasks_active.replace([(InState { state: TaskState::Pending }, 4)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_tells_how_full_it_is() {
+    let telemetry = Telemetry::start(&Settings::default(), "test", "0", &|_| None).unwrap();
+    let (sender, mut receiver) = crate::metrics::channel::bounded("results", "worker", 4, telemetry.metrics());
+    let usage = |percent: &str| {
+        let line = format!("mpsc_channel_usage_percent{{channel=\"results\",component=\"worker\"}} {percent}\n");
+        assert!(telemetry.prometheus_text().contains(&line), "{}", telemetry.prometheus_text());
+    };
+    usage("0");
+    for n in 0..4 {
+        sender.send(n).await.unwrap();
+    }
+    usage("100");
+    assert!(sender.try_send(4).is_err());
+    assert_eq!(receiver.recv().await, Some(0));
+    usage("75");
+    assert!(
+        telemetry
+            .prometheus_text()
+            .contains("mpsc_channel_full_events_total{channel=\"results\",component=\"worker\"} 1\n")
+    );
+    drop((sender, receiver));
+    assert!(!telemetry.prometheus_text().contains("mpsc_channel_usage_percent{"));
+}

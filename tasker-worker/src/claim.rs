@@ -1,0 +1,134 @@
+//! Station *claim*: free slots become leases.
+
+use crate::{
+    core::{Core, Served},
+    execute,
+};
+use opentelemetry::{KeyValue, trace::SpanKind};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tasker_shared::{
+    id::{StepId, TemplateId},
+    metrics::labels,
+    runtime::{Turn, Wake},
+    step::StepState,
+    storage::{
+        self,
+        leases::{self, Claimed},
+    },
+    telemetry::{Span, Station, Trace, TraceParent, span_id},
+    template::Compiled,
+};
+
+/// What claimed steps run by.
+type Templates = HashMap<(TemplateId, String), Arc<Compiled>>;
+
+/// Claims as many steps of a namespace as there are free slots, and starts their handlers.
+pub(crate) async fn turn(core: &Core, served: &Served, wake: Wake) -> Result<Turn, storage::Error> {
+    // the semaphore is never closed
+    let Ok(first) = Arc::clone(&core.slots).acquire_owned().await else { return Ok(Turn::Empty) };
+    let most = core.settings.claim_batch.max(1);
+    let more = core.slots.available_permits().min(most - 1);
+    let mut slots = first;
+    if let Ok(others) = Arc::clone(&core.slots).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+        slots.merge(others);
+    }
+    let limit = slots.num_permits();
+    let (began, started) = (SystemTime::now(), Instant::now());
+    let mut session = core.database.session("claim").await?;
+    let bound = i64::try_from(limit).unwrap_or(i64::MAX);
+    let claim = leases::claim(&mut session, &served.queue, bound, core.registration.id, core.settings.lease).await?;
+    if claim.steps.is_empty() {
+        return Ok(if claim.read >= limit { Turn::Full } else { Turn::Empty });
+    }
+    // from here on the steps are ours: what cannot be started gives its lease back by letting it run out
+    let took = started.elapsed() / u32::try_from(claim.steps.len()).unwrap_or(1);
+    let wanted = claim.steps.iter().map(|step| (step.template_id, step.environment.clone())).collect();
+    let templates: Templates = core.templates.get(&mut session, wanted).await?;
+    drop(session);
+    for step in claim.steps {
+        count(core, served, &step, wake, took);
+        trace(core, served, &step, began);
+        let Some(slot) = slots.split(1) else { break };
+        let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
+        execute::start(core.clone(), served.clone(), step, template, slot);
+    }
+    Ok(if claim.read >= limit { Turn::Full } else { Turn::Partial })
+}
+
+fn count(core: &Core, served: &Served, step: &Claimed, wake: Wake, took: std::time::Duration) {
+    let metrics = core.metrics();
+    let labels = || labels::Claim { claim_method: wake, namespace: served.namespace.clone() };
+    metrics.steps_claimed.add(1, labels());
+    metrics.step_claim_duration.record_duration(took, labels());
+    let waited = (step.started_at - step.enqueued_at).to_std().unwrap_or_default();
+    let labels = labels::Namespace { namespace: served.namespace.clone() };
+    metrics.step_queue_wait_duration.record_duration(waited, labels);
+    let from = Some(if step.is_reclaimed() { StepState::InProgress } else { StepState::Enqueued });
+    metrics.steps_transitions.add(1, labels::StepTransition { from, to: StepState::InProgress });
+}
+
+/// The task's trace: the caller decides whether it is kept, if there is one.
+pub(crate) fn trace_of(step: &Claimed) -> Trace {
+    let caller: Option<TraceParent> = step.traceparent.as_deref().and_then(|text| text.parse().ok());
+    Trace { correlation_id: step.correlation_id, caller_sampled: caller.map(|c| c.sampled) }
+}
+
+/// What every span of a step tells.
+pub(crate) fn about(served: &Served, step: &Claimed) -> Vec<KeyValue> {
+    vec![
+        KeyValue::new("task.id", step.task_id.to_string()),
+        KeyValue::new("task.name", step.task_name.shared()),
+        KeyValue::new("tasker.namespace", served.namespace.shared()),
+        KeyValue::new("step.id", step.step_id.to_string()),
+        KeyValue::new("step.name", step.step_name.shared()),
+        KeyValue::new("tasker.attempt", i64::from(step.attempt)),
+        KeyValue::new("messaging.system", "pgmq"),
+        KeyValue::new("messaging.destination.name", served.queue.as_str().to_owned()),
+    ]
+}
+
+fn trace(core: &Core, served: &Served, step: &Claimed, began: SystemTime) {
+    let id = |station, attempt: i32| span_id(step.step_id.0, attempt.cast_unsigned(), station);
+    // the doorbell of an attempt was rung by the span that knew the attempt before
+    let cause = if step.is_reclaimed() {
+        span_id(step.task_id.0, 0, Station::Initialize)
+    } else {
+        id(Station::Enqueue, step.attempt - 1)
+    };
+    let parents = |step: &Claimed| {
+        let parents = step.parent_ids.iter().zip(&step.parent_attempts);
+        let link = |(parent, attempt): (&StepId, &i32)| {
+            (step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process))
+        };
+        parents.map(link).collect()
+    };
+    core.tracing.record(trace_of(step), || Span {
+        name: "queue_wait",
+        span_id: id(Station::Claim, step.attempt | WAIT),
+        parent: Some(cause),
+        links: Vec::new(),
+        start: step.enqueued_at.into(),
+        end: step.started_at.into(),
+        kind: SpanKind::Internal,
+        error: None,
+        attributes: about(served, step),
+    });
+    core.tracing.record(trace_of(step), || Span {
+        name: Station::Claim.as_str(),
+        span_id: id(Station::Claim, step.attempt),
+        parent: Some(cause),
+        links: parents(step),
+        start: began,
+        end: SystemTime::now(),
+        kind: SpanKind::Consumer,
+        error: None,
+        attributes: about(served, step),
+    });
+}
+
+/// Sets the span of waiting apart from the claim's own.
+const WAIT: i32 = 1 << 30;

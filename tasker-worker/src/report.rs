@@ -1,0 +1,185 @@
+//! Station *report*: outcomes become durable, and leases end.
+
+use crate::{
+    claim::{about, trace_of},
+    core::{Core, Served},
+};
+use opentelemetry::trace::SpanKind;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant, SystemTime},
+};
+use tasker_shared::{
+    id::StepId,
+    metrics::{ErrorType, channel, labels},
+    queue::QueueName,
+    runtime::Topic,
+    step::{Failure, FailureKind, Outcome, StepState},
+    storage::{
+        Error,
+        leases::Claimed,
+        reports::{self, Report},
+    },
+    telemetry::{Span, Station, span_id},
+};
+
+/// The first and the longest pause after a failure of the database.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A step whose handler has ended.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    pub(crate) step: Claimed,
+    pub(crate) served: Served,
+    pub(crate) outcome: Outcome,
+}
+
+/// Stores outcomes as they come, many at once, until the last sender is gone.
+pub(crate) async fn run(core: Core, mut outcomes: channel::Receiver<Executed>) {
+    let mut batch = Vec::new();
+    loop {
+        let taken = outcomes.recv_many(&mut batch, core.settings.report_batch.max(1)).await;
+        if taken == 0 {
+            return;
+        }
+        let mut queues: BTreeMap<QueueName, Vec<Executed>> = BTreeMap::new();
+        for executed in batch.drain(..) {
+            // a lease that was given back has no report
+            if core.running.holds(executed.step.step_id, executed.step.attempt) {
+                queues.entry(executed.served.queue.clone()).or_default().push(executed);
+            }
+        }
+        for (queue, executed) in queues {
+            store(&core, &queue, executed).await;
+        }
+    }
+}
+
+/// Stores outcomes of one queue. While the database is away they are kept: nothing but a lost lease makes them worthless.
+async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
+    let mut reports: Vec<Report> = executed.iter().map(report).collect();
+    let mut pause = PAUSE.0;
+    loop {
+        let (began, started) = (SystemTime::now(), Instant::now());
+        match store_once(core, queue, &reports).await {
+            Ok(accepted) => return told(core, executed, &accepted, began, started.elapsed()),
+            Err(error) if error.is_transient() => {
+                if pause == PAUSE.0 {
+                    tracing::error!(%error, reports = reports.len(), "failed to report; trying again until the leases are lost");
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+                reports.retain(|report| core.running.holds(report.step_id, report.attempt));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a batch of reports was refused; they are stored one by one");
+                for one in executed {
+                    alone(core, queue, one).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Result<HashSet<StepId>, Error> {
+    if reports.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut session = core.database.session("report").await?;
+    let accepted = reports::store(&mut session, queue, reports, core.registration.id).await?;
+    Ok(accepted.into_iter().collect())
+}
+
+/// A result that PostgreSQL refuses becomes the failure that says so.
+async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
+    let (began, started) = (SystemTime::now(), Instant::now());
+    let mut report = report(&executed);
+    let mut answer = store_once(core, queue, std::slice::from_ref(&report)).await;
+    if let Err(error) = &answer
+        && !error.is_transient()
+    {
+        let failure = Failure::new(FailureKind::ResultInvalid, format!("the outcome cannot be stored: {error}"));
+        report.outcome = failure.result_type();
+        report.error = Some(failure);
+        report.result = None;
+        answer = store_once(core, queue, std::slice::from_ref(&report)).await;
+    }
+    match answer {
+        Ok(accepted) => told(core, vec![executed], &accepted, began, started.elapsed()),
+        Err(error) => {
+            tracing::error!(step.id = %executed.step.step_id, %error, "failed to report; the step runs again when its lease ends");
+            core.running.remove(executed.step.step_id);
+        }
+    }
+}
+
+fn report(executed: &Executed) -> Report {
+    let (result, error) = match &executed.outcome {
+        Outcome::Success(result) => (Some(result.clone()), None),
+        Outcome::Failure(failure) => (None, Some(failure.clone())),
+    };
+    Report {
+        msg_id: executed.step.msg_id,
+        step_id: executed.step.step_id,
+        attempt: executed.step.attempt,
+        outcome: executed.outcome.result_type(),
+        result,
+        error,
+    }
+}
+
+/// Rings, then counts what is durable now.
+fn told(core: &Core, executed: Vec<Executed>, accepted: &HashSet<StepId>, began: SystemTime, took: Duration) {
+    if !accepted.is_empty() {
+        core.bell.ring(Topic::Results);
+    }
+    let share = took / u32::try_from(executed.len().max(1)).unwrap_or(1);
+    for one in executed {
+        core.running.remove(one.step.step_id);
+        count(core, &one, accepted.contains(&one.step.step_id), share);
+        trace(core, &one, accepted.contains(&one.step.step_id), began);
+    }
+}
+
+fn count(core: &Core, one: &Executed, accepted: bool, took: Duration) {
+    let metrics = core.metrics();
+    let correlation_id = one.step.correlation_id;
+    let namespace = || one.served.namespace.clone();
+    let failed = |error_type| {
+        metrics.steps_failures.add(1, labels::StepFailure { correlation_id, error_type, namespace: namespace() });
+    };
+    if !accepted {
+        tracing::info!(
+            task.id = %one.step.task_id, step.id = %one.step.step_id, step.name = %one.step.step_name,
+            attempt = one.step.attempt, "a report was refused: the step was stopped, or its lease was lost"
+        );
+        return failed(ErrorType::ClaimFailed);
+    }
+    match &one.outcome {
+        Outcome::Success(_) => {
+            metrics.steps_successes.add(1, labels::Execution { correlation_id, namespace: namespace() });
+        }
+        Outcome::Failure(failure) => failed(failure.kind.into()),
+    }
+    let labels = || labels::StepResult { correlation_id, result_type: one.outcome.result_type() };
+    metrics.steps_results_submitted.add(1, labels());
+    metrics.step_result_submission_duration.record_duration(took, labels());
+    let (from, to) = (Some(StepState::InProgress), StepState::Reported);
+    metrics.steps_transitions.add(1, labels::StepTransition { from, to });
+}
+
+fn trace(core: &Core, one: &Executed, accepted: bool, began: SystemTime) {
+    let id = |station| span_id(one.step.step_id.0, one.step.attempt.cast_unsigned(), station);
+    core.tracing.record(trace_of(&one.step), || Span {
+        name: Station::Report.as_str(),
+        span_id: id(Station::Report),
+        parent: Some(id(Station::Execute)),
+        links: Vec::new(),
+        start: began,
+        end: SystemTime::now(),
+        kind: SpanKind::Producer,
+        error: (!accepted).then(|| "the report was refused: the lease was lost or the step stopped".to_owned()),
+        attributes: about(&one.served, &one.step),
+    });
+}
