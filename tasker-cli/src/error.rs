@@ -82,7 +82,7 @@ impl From<tasker_client::Error> for Error {
     fn from(error: tasker_client::Error) -> Self {
         use tasker_client::Error as E;
         let (exit, kind) = match &error {
-            E::Refused(problem) => return problem.clone().into(),
+            E::Refused(problem) => return Problem::clone(problem).into(),
             E::Url { .. } => (Exit::Usage, "usage"),
             E::Unreachable { .. } => (Exit::Unreachable, "unreachable"),
             E::Timeout { .. } => (Exit::Timeout, "timeout"),

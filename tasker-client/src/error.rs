@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// The service refused the request, or failed at it, and says why.
     #[error("{}", sentence(.0))]
-    Refused(Problem),
+    Refused(Box<Problem>),
     /// Something answered that is not the service, or not one of this version.
     #[error(
         "{url} answered {status} with something that is not understood ({reason}); is this the address of a Tasker orchestration service of the same version?"
@@ -79,7 +79,7 @@ impl Error {
     }
 
     pub(crate) fn refusal(url: &str, status: u16, body: &[u8]) -> Self {
-        match serde_json::from_slice::<Problem>(body) {
+        match serde_json::from_slice::<Box<Problem>>(body) {
             Ok(problem) => Self::Refused(problem),
             Err(_) => Self::unexpected(url, status, &beginning(body)),
         }

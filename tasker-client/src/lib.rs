@@ -21,6 +21,8 @@ mod error;
 mod service;
 mod task;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use client::Client;
 pub use error::Error;

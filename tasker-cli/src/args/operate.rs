@@ -22,7 +22,7 @@ pub enum DbCommand {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  tasker db migrate --database-url postgres://tasker@127.0.0.1/tasker")]
 pub struct DbArgs {
-    /// The PostgreSQL server and database [environment: DATABASE_URL]
+    /// The PostgreSQL server and database [default: DATABASE_URL, else `database.url` of the configuration]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 }
@@ -49,10 +49,10 @@ pub enum ConfigCommand {
 /// Which configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// The directory with the configuration files [default: as the services find it]
+    /// The directory with the configuration files [environment: TASKER_CONFIG_ROOT] [default: built in]
     #[arg(long, value_name = "DIR")]
     pub config: Option<std::path::PathBuf>,
-    /// The environment whose overlay is used [default: as the services find it]
+    /// The environment whose overlays are used [environment: TASKER_ENV] [default: development]
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
 }

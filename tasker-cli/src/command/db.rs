@@ -1,7 +1,7 @@
 //! `tasker db …`.
 
 use crate::{
-    args::{DbArgs, DbCommand},
+    args::{ConfigArgs, DbArgs, DbCommand},
     error::{Error, Result},
     exit::Exit,
     shell::Shell,
@@ -69,8 +69,10 @@ async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
 }
 
 fn url(args: DbArgs, shell: &Shell) -> Result<String> {
-    let given =
-        args.database_url.or_else(|| shell.variables.get("DATABASE_URL").cloned()).filter(|url| !url.is_empty());
+    let given = match args.database_url.filter(|url| !url.is_empty()) {
+        Some(url) => Some(url),
+        None => super::config::load(&ConfigArgs::default(), shell)?.database.url,
+    };
     given.ok_or_else(|| {
         Error::usage("no database is given")
             .advise("set --database-url or DATABASE_URL, such as postgres://tasker@127.0.0.1/tasker; `tasker dev` needs neither")

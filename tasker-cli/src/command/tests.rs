@@ -390,3 +390,27 @@ async fn the_catalogue_of_metrics_is_listed_and_searched() {
     assert!(ran.exit == Exit::Ok && ran.out.lines().nth(1).unwrap().starts_with(name), "{ran:?}");
     assert_eq!(run(&["metrics", "list", "no_such_metric"], &[], "").await.exit, Exit::NotFound);
 }
+
+#[tokio::test]
+async fn the_configuration_is_shown_with_where_each_value_is_written() {
+    let variables = [("TASKER__WORKER__HTTP__ENABLED", "true"), ("DATABASE_URL", "postgres://a:secret@b/c")];
+    let ran = run(&["config", "show", "--environment", "test"], &variables, "").await;
+    assert!(ran.exit == Exit::Ok && ran.out.starts_with("environment test\n"), "{ran:?}");
+    assert!(ran.out.contains("worker.http.enabled") && !ran.out.contains("secret"), "{ran:?}");
+    let shown = run(&["config", "show", "--json"], &variables, "").await.json();
+    let settings = shown["settings"].as_array().unwrap();
+    let enabled = settings.iter().find(|setting| setting["key"] == "worker.http.enabled").unwrap();
+    assert_eq!(enabled["value"], json!(true));
+    assert!(enabled["origin"].as_str().unwrap().contains("TASKER__WORKER__HTTP__ENABLED"), "{enabled}");
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_with_the_configuration_is_listed() {
+    let ran = run(&["config", "check"], &[], "").await;
+    let expected = "✓ the configuration for the environment development is valid\n";
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, expected));
+    let variables = [("TASKER__WORKER__HTTP__ENABLED", "perhaps"), ("TASKER__WORKER__HTP__ENABLED", "true")];
+    let ran = run(&["config", "check"], &variables, "").await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("worker.http.enabled") && ran.err.contains("worker.htp.enabled"), "{ran:?}");
+}

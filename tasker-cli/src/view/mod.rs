@@ -1,6 +1,7 @@
 //! How things look to people: pure functions from wire types to text, and the live view.
 
 mod clock;
+mod config;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fixed;
@@ -19,6 +20,7 @@ mod template;
 mod text;
 
 pub use clock::{Clock, duration};
+pub use config::config;
 pub use explain::explanation;
 pub use history::history;
 pub use live::{Follow, Live, Verdict, follow};

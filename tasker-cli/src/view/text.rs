@@ -41,7 +41,7 @@ pub(super) fn pad(text: &str, width: usize) -> String {
 
 /// A bar of `width` columns, filled as far as `done` of `total` goes.
 pub fn bar(done: usize, total: usize, width: usize) -> String {
-    let filled = if total == 0 { 0 } else { (done * width / total).min(width) };
+    let filled = (done * width).checked_div(total).unwrap_or(0).min(width);
     format!("{}{}", "█".repeat(filled), "░".repeat(width - filled))
 }
 

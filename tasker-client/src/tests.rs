@@ -1,5 +1,6 @@
 //! The client against a service on localhost: routes, decoding, and what failures say.
 
+use crate::{Client, Error};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -12,7 +13,6 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tasker_client::{Client, Error};
 use tasker_shared::{
     api::{Action, ApplyTemplate, ResolveStep, SubmitAnswer, SubmitTask, TaskFilter},
     id::TaskId,
