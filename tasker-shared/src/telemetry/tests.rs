@@ -212,7 +212,7 @@ async fn an_absent_collector_is_counted_and_everything_arrives_when_it_returns()
     let telemetry = start(&settings(address, 20));
     let correlation = CorrelationId::generate();
     let failures =
-        || telemetry.prometheus_text().contains("tasker_telemetry_export_failures_total{signal=\"metrics\"} ");
+        || !telemetry.prometheus_text().contains("tasker_telemetry_export_failures_total{signal=\"metrics\"} 0\n");
     telemetry.metrics().tasks_completions.add(1, task(correlation));
     tokio::time::timeout(LONG, async {
         while !failures() {
