@@ -1,12 +1,107 @@
-//! The service: its loops, from start to drain.
+//! The service: its loops and its HTTP API, from start to drain.
 
-use crate::{Orchestration, finished, process::Process, repair, requests::Requests, taken, timers};
-use tasker_shared::{
-    metrics::Metrics,
-    runtime::{Topic, consume, sweep},
+use crate::{
+    Orchestration, Settings, finished,
+    process::Process,
+    repair,
+    requests::Requests,
+    taken, timers,
+    web::{self, Settings as WebSettings},
 };
-use tokio::task::JoinSet;
+use std::net::SocketAddr;
+use tasker_shared::{
+    config::Config,
+    metrics::Metrics,
+    runtime::{self, Topic, consume, sweep, web as common},
+};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+/// A service that is ready to run.
+pub struct Service {
+    orchestration: Orchestration,
+    process: runtime::Process,
+    listener: TcpListener,
+}
+
+impl Service {
+    /// Puts the service together and opens its address.
+    ///
+    /// # Errors
+    /// [`common::Error::Listen`] when the address cannot be opened.
+    pub async fn bind(process: runtime::Process) -> Result<Self, common::Error> {
+        let settings = settings(&process.config);
+        let address = process.config.orchestration.http_address.to_string();
+        let listener = common::bind(&address, "orchestration.http_address").await?;
+        let orchestration =
+            Orchestration::new(process.database.clone(), process.bell.clone(), process.tracing.clone(), settings);
+        Ok(Self { orchestration, process, listener })
+    }
+
+    /// What the HTTP API calls, for callers in the same process.
+    pub fn orchestration(&self) -> &Orchestration {
+        &self.orchestration
+    }
+
+    /// Where the HTTP API listens.
+    ///
+    /// # Errors
+    /// The machine does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Runs until the process is asked to stop, and drains: open requests end, and so do transactions under way.
+    ///
+    /// # Errors
+    /// [`common::Error::Serve`] when the listener breaks.
+    pub async fn run(self) -> Result<(), common::Error> {
+        let Self { orchestration, process, listener } = self;
+        let config = &process.config.orchestration;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "orchestration listens");
+        }
+        let router = web::router(
+            orchestration.clone(),
+            WebSettings {
+                max_body_bytes: config.max_request_bytes,
+                request_timeout: config.request_timeout,
+                shutdown: process.shutdown.clone(),
+                health: process.health("orchestration").build(),
+                exposition: Some(process.exposition.clone()),
+            },
+        );
+        let served = common::serve(listener, router, process.shutdown.clone(), config.shutdown_grace);
+        // requests that are still open ring for the loops, so these stop last
+        let loops = CancellationToken::new();
+        let running = tokio::spawn(run(orchestration, loops.clone()));
+        let outcome = served.await;
+        loops.cancel();
+        if let Err(error) = running.await {
+            tracing::error!(%error, "the loops ended badly");
+        }
+        tracing::info!("orchestration has drained");
+        outcome
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let from = &config.orchestration;
+    let batch = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    Settings {
+        environment: config.environment.clone(),
+        results_batch: batch(from.results_batch_size),
+        requests_batch: batch(from.requests_batch_size),
+        process_loops: from.process_loops,
+        poll_interval: from.poll_interval,
+        timer_poll_interval: from.timer_poll_interval,
+        repair_interval: from.repair_interval,
+        stalled_after: from.stalled_after,
+        max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
+        max_input_bytes: from.max_input_bytes,
+        max_batch_submit: from.max_batch_submit,
+    }
+}
 
 /// Runs the loops until `shutdown`; a transaction that is under way then is finished first.
 pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {

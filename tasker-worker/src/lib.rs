@@ -11,6 +11,7 @@ pub mod handler;
 mod heartbeat;
 mod report;
 mod running;
+pub mod service;
 mod worker;
 
 pub use handler::{HandlerError, StepContext, StepHandler};

@@ -1,10 +1,12 @@
-//! Wake-up, the two shapes of loops, and what the HTTP of both services has in common.
+//! Wake-up, the two shapes of loops, how a process starts and stops, and what the HTTP of both services has in common.
 //!
 //! A [`consume`] loop is woken by a queue; a [`sweep`] is woken by time, takes no input, and repairs what the line missed.
 
 mod bell;
 mod loops;
+pub mod process;
 pub mod web;
 
 pub use bell::{Bell, Finished, Subscription, Topic, Wake};
 pub use loops::{Turn, consume, sweep};
+pub use process::{Process, Signals};

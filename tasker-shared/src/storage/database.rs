@@ -91,6 +91,14 @@ impl Database {
         &self.metrics
     }
 
+    /// Asks whether PostgreSQL answers.
+    ///
+    /// # Errors
+    /// [`Error::Statement`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.session("ping").await?.execute("ping", sqlx::query("-- ping\nselect 1")).await.map(drop)
+    }
+
     /// Begins the transaction `name`.
     ///
     /// # Errors

@@ -13,7 +13,6 @@ mod logs;
 mod outbox;
 mod recorder;
 pub mod sampler;
-pub mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,6 +23,9 @@ pub use context::{Station, TraceParent, span_id, trace_id};
 pub use error::Error;
 pub use exposition::Format;
 pub use settings::Settings;
+
+/// The section `[telemetry]`.
+pub use crate::config::telemetry as settings;
 pub use trace::{Span, Trace, Tracing};
 
 use crate::metrics::{Metrics, labels::ExportSignal};

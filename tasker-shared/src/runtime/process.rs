@@ -1,0 +1,188 @@
+//! How every Tasker process starts and stops: configuration, telemetry, database, schema check, service, drain, flush.
+
+use super::{
+    Bell,
+    web::{Exposition, HealthBuilder, HealthChecks},
+};
+use crate::{
+    config::{self, Config, Sources},
+    storage::{self, Database, Options, schema},
+    telemetry::{self, Format, Telemetry, Tracing},
+};
+use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long the last export may take.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The exit code of a process that was stopped by a second signal.
+const STOPPED_AT_ONCE: i32 = 130;
+
+/// Why a process cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The telemetry settings are refused.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// No database is configured.
+    #[error(
+        "no database is configured; set DATABASE_URL=postgres://user:password@host:port/database, or run `tasker dev`, which needs none"
+    )]
+    NoDatabase,
+    /// The service failed.
+    #[error("{0}")]
+    Service(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a service works with; cheap to clone. Two services may share it in one process.
+#[derive(Clone)]
+pub struct Process {
+    /// The configuration, checked.
+    pub config: Arc<Config>,
+    /// The database; its schema is current.
+    pub database: Database,
+    /// Wake-up, in this process and others.
+    pub bell: Bell,
+    /// Where spans go.
+    pub tracing: Tracing,
+    /// What `/metrics` answers.
+    pub exposition: Exposition,
+    /// Cancelled when the process is asked to stop.
+    pub shutdown: CancellationToken,
+}
+
+impl Process {
+    /// Connects to the configured database and checks its schema. The bell is heard until `silence`, which comes after the drain.
+    ///
+    /// # Errors
+    /// [`Error::NoDatabase`], or [`Error::Storage`] with what to do.
+    pub async fn connect(
+        config: Arc<Config>,
+        telemetry: &Telemetry,
+        service: &str,
+        shutdown: CancellationToken,
+        silence: CancellationToken,
+    ) -> Result<Self, Error> {
+        let url = config.database.url.clone().ok_or(Error::NoDatabase)?;
+        let options = Options {
+            url,
+            max_connections: config.database.max_connections,
+            acquire_timeout: config.database.acquire_timeout,
+            statement_timeout: config.database.statement_timeout,
+            application_name: service.to_owned(),
+        };
+        let connecting = Database::connect(&options, telemetry.metrics().clone());
+        let database = connecting.await?;
+        schema::check(database.pool()).await?;
+        let scrape = telemetry.scrape();
+        let (prometheus, openmetrics) = (scrape.clone(), scrape);
+        Ok(Self {
+            bell: Bell::start(database.pool(), silence),
+            tracing: telemetry.tracing().clone(),
+            exposition: Exposition::new(
+                move || prometheus.text(Format::Prometheus),
+                move || openmetrics.text(Format::OpenMetrics),
+            ),
+            config,
+            database,
+            shutdown,
+        })
+    }
+
+    /// What health checks both services have: the database answers, and its schema is the one they were built for.
+    pub fn health(&self, service: &'static str) -> HealthBuilder {
+        let (database, schema_of) = (self.database.clone(), self.database.clone());
+        let version = env!("CARGO_PKG_VERSION");
+        HealthChecks::builder(service, version, self.shutdown.clone(), self.database.metrics())
+            .check("database", move || {
+                let database = database.clone();
+                async move { database.ping().await.map(|()| "answers".to_owned()).map_err(|e| e.to_string()) }
+            })
+            .check("schema", move || {
+                let database = schema_of.clone();
+                async move {
+                    schema::check(database.pool()).await.map(|()| "current".to_owned()).map_err(|e| e.to_string())
+                }
+            })
+    }
+}
+
+/// The process's signals: the first SIGTERM or SIGINT asks it to stop, the second stops it at once.
+#[derive(Debug)]
+pub struct Signals;
+
+impl Signals {
+    /// A token that the first signal cancels.
+    ///
+    /// # Errors
+    /// The machine does not let the process listen for signals.
+    pub fn listen() -> std::io::Result<CancellationToken> {
+        let shutdown = CancellationToken::new();
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let asked = shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                if asked.is_cancelled() {
+                    tracing::warn!("a second signal: stopping at once; leases run out by themselves");
+                    std::process::exit(STOPPED_AT_ONCE);
+                }
+                tracing::info!("a signal asks to stop: draining");
+                asked.cancel();
+            }
+        });
+        Ok(shutdown)
+    }
+}
+
+/// Runs the service `name` from configuration to flush, and answers with the exit code: 0 after a drain.
+pub fn run<F, Fut, E>(name: &'static str, service: F) -> ExitCode
+where
+    F: FnOnce(Process) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // a provider that is installed already is as good
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(name, &error),
+    };
+    match runtime.block_on(run_here(name, service)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(name, &error),
+    }
+}
+
+async fn run_here<F, Fut, E>(name: &'static str, service: F) -> Result<(), Error>
+where
+    F: FnOnce(Process) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let config = Arc::new(Config::load(&Sources::from_process())?);
+    let telemetry = telemetry::init(&config.telemetry, name, env!("CARGO_PKG_VERSION"))?;
+    let silence = CancellationToken::new();
+    let outcome = async {
+        let shutdown = Signals::listen().map_err(|e| Error::Service(e.into()))?;
+        let process = Process::connect(config, &telemetry, name, shutdown, silence.clone()).await?;
+        tracing::info!(service = name, environment = %process.config.environment, database = process.database.target(), "starting");
+        service(process).await.map_err(|e| Error::Service(e.into()))
+    };
+    let outcome = outcome.await;
+    silence.cancel();
+    telemetry.shutdown(FLUSH).await;
+    outcome
+}
+
+fn failed(name: &str, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{name}: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,148 @@
+//! The service: a worker with its health and metrics pages, configured from files and environment.
+
+use crate::{
+    Settings, Worker, examples,
+    handler::{
+        Duplicate, HandlerError, Limits, Registry, StepContext, blocking_fn, command::CommandSettings,
+        http::HttpSettings,
+    },
+    worker,
+};
+use std::net::SocketAddr;
+use tasker_shared::{
+    config::Config,
+    runtime::{Process, web},
+};
+use tokio::net::TcpListener;
+
+/// The largest body of a request to the pages, which take none.
+const NO_BODY: usize = 1024;
+
+/// Why the service cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Two handlers have one name.
+    #[error(transparent)]
+    Duplicate(#[from] Duplicate),
+    /// The pages cannot be served.
+    #[error(transparent)]
+    Web(#[from] web::Error),
+    /// The worker cannot run.
+    #[error(transparent)]
+    Worker(#[from] worker::Error),
+}
+
+/// A service that is ready to run.
+pub struct Service {
+    worker: Worker,
+    process: Process,
+    listener: TcpListener,
+}
+
+impl Service {
+    /// Puts the service together and opens its address.
+    ///
+    /// # Errors
+    /// [`Error::Web`] when the address cannot be opened, [`Error::Worker`] when two handlers have one name.
+    pub async fn bind(process: Process, registry: Registry) -> Result<Self, Error> {
+        let address = process.config.worker.http_address.to_string();
+        let listener = web::bind(&address, "worker.http_address").await?;
+        let builder = Worker::builder().registry(registry).settings(settings(&process.config));
+        let worker = builder.build(process.database.clone(), process.bell.clone(), process.tracing.clone())?;
+        Ok(Self { worker, process, listener })
+    }
+
+    /// Where the pages are.
+    ///
+    /// # Errors
+    /// The machine does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Runs until the process is asked to stop, and drains: running handlers end, or their steps are given back.
+    ///
+    /// # Errors
+    /// [`Error::Worker`] when the worker cannot register itself, [`Error::Web`] when the listener breaks.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { worker, process, listener } = self;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "the worker's pages listen");
+        }
+        let metrics = process.database.metrics();
+        let pages = web::health_router(process.health("worker").build());
+        let pages = web::common(pages.merge(web::metrics_router(process.exposition.clone())), metrics, NO_BODY);
+        // the pages stay while the worker drains, so that its state can be seen
+        let drained = tokio_util::sync::CancellationToken::new();
+        let grace = std::time::Duration::from_secs(1);
+        let served = tokio::spawn(web::serve(listener, pages, drained.clone(), grace));
+        let outcome = worker.run(process.shutdown.clone()).await;
+        drained.cancel();
+        if let Ok(Err(error)) = served.await {
+            tracing::error!(%error, "the pages ended badly");
+        }
+        tracing::info!("the worker has drained");
+        Ok(outcome?)
+    }
+}
+
+/// The built-in handlers as the configuration allows them, and those of the examples.
+///
+/// # Errors
+/// Two handlers have one name.
+pub fn built_in(config: &Config) -> Result<Registry, Duplicate> {
+    let (http, command) = (&config.worker.http, &config.worker.command);
+    let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut registry = Registry::with_builtin(
+        HttpSettings {
+            enabled: http.enabled,
+            allowed_hosts: http.allowed_hosts.clone(),
+            max_response_bytes: http.max_response_bytes,
+            timeout_ms: milliseconds(http.timeout),
+        },
+        CommandSettings {
+            enabled: command.enabled,
+            allowed_programs: command.allowed_programs.clone(),
+            allowed_environment: command.allowed_environment.clone(),
+            max_output_bytes: command.max_output_bytes,
+            kill_grace_ms: milliseconds(command.kill_grace),
+        },
+    )?;
+    for (name, function) in examples::ALL {
+        registry
+            .register(*name, blocking_fn(move |context: StepContext, input| example(*function, &context, &input)))?;
+    }
+    Ok(registry)
+}
+
+fn example(
+    function: examples::Function,
+    context: &StepContext,
+    input: &serde_json::Value,
+) -> Result<serde_json::Value, HandlerError> {
+    let parents = context.parents.iter().map(|(name, result)| (name.to_string(), result.clone())).collect();
+    let call =
+        examples::Call { input, parents: &parents, initialization: context.initialization(), attempt: context.attempt };
+    function(&call).map_err(
+        |failed| {
+            if failed.retryable { HandlerError::retry(failed) } else { HandlerError::fail(failed) }
+        },
+    )
+}
+
+fn settings(config: &Config) -> Settings {
+    let from = &config.worker;
+    Settings {
+        name: from.name_or_default(),
+        namespaces: from.namespaces.clone(),
+        max_concurrent_steps: from.max_concurrent_steps,
+        claim_batch: from.claim_batch_size,
+        report_batch: from.report_batch_size,
+        poll_interval: from.poll_interval,
+        lease: from.lease,
+        heartbeat_interval: from.heartbeat_interval,
+        shutdown_grace: from.shutdown_grace,
+        max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
+        limits: Limits { max_result_bytes: from.max_result_bytes, ..Limits::default() },
+    }
+}
