@@ -365,7 +365,7 @@ begin
        and (submit.version is null or t.version = submit.version)
      order by t.created_at desc, t.id desc limit 1;
     if template.id is null then
-        raise exception 'template %/%% is not registered', submit.namespace, submit.name, coalesce('@' || submit.version, '')
+        raise exception 'template % is not registered', submit.namespace || '/' || submit.name || coalesce('@' || submit.version, '')
             using errcode = 'no_data_found', hint = 'register it with: tasker template apply FILE';
     end if;
     if template.identity_strategy = 'caller_provided' and submit.idempotency_key is null then

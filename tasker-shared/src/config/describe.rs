@@ -38,6 +38,11 @@ fn written(value: &::config::Value) -> String {
     match &value.kind {
         ValueKind::String(text) => format!("{text:?}"),
         ValueKind::Array(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", ")),
+        ValueKind::Table(pairs) => {
+            let mut names: Vec<_> = pairs.keys().map(|name| format!("{name:?} = \"***\"")).collect();
+            names.sort();
+            if names.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", names.join(", ")) }
+        }
         ValueKind::Float(number) => format!("{number:?}"),
         other => other.to_string(),
     }

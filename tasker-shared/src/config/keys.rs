@@ -1,6 +1,6 @@
 //! Every key there is, and which values it takes.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 use strsim::damerau_levenshtein;
 
 /// A key of the configuration.
@@ -27,10 +27,12 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// An address to listen on.
     Address,
-    /// A URL that starts in one of these ways; may be empty if the flag says so.
-    Url(&'static [&'static str], bool),
+    /// Nothing, or a URL that starts in one of these ways.
+    Url(&'static [&'static str]),
     /// A list of texts that are not empty.
     List,
+    /// Names with texts.
+    Pairs,
 }
 
 /// A value that has the right form.
@@ -41,6 +43,7 @@ pub(super) enum Value {
     Flag(bool),
     Text(String),
     List(Vec<String>),
+    Pairs(BTreeMap<String, String>),
 }
 
 const COUNT: Kind = Kind::Integer(1, 1_000_000);
@@ -48,8 +51,8 @@ const BATCH: Kind = Kind::Integer(1, 10_000);
 const INTERVAL: Kind = Kind::Integer(1, 3_600_000);
 const BYTES: Kind = Kind::Integer(1024, 1 << 30);
 const CONNECTIONS: Kind = Kind::Integer(1, 10_000);
-const POSTGRES: Kind = Kind::Url(&["postgres://", "postgresql://"], true);
-const HTTP: Kind = Kind::Url(&["http://", "https://"], false);
+const POSTGRES: Kind = Kind::Url(&["postgres://", "postgresql://"]);
+const HTTP: Kind = Kind::Url(&["http://", "https://"]);
 
 pub(super) const KEYS: &[Key] = &[
     key("database.url", POSTGRES),
@@ -93,15 +96,20 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.command.max_output_bytes", BYTES),
     key("worker.command.kill_grace_ms", INTERVAL),
     key("telemetry.enabled", Kind::Flag),
-    key("telemetry.service_name", Kind::Word),
+    key("telemetry.service_name", Kind::Text),
     key("telemetry.sample_rate", Kind::Number(0.0, 1.0)),
     key("telemetry.opentelemetry.enabled", Kind::Flag),
     key("telemetry.opentelemetry.endpoint", HTTP),
     key("telemetry.opentelemetry.protocol", Kind::Choice(&["grpc", "http/protobuf"])),
+    key("telemetry.opentelemetry.headers", Kind::Pairs),
+    key("telemetry.opentelemetry.timeout_ms", INTERVAL),
+    key("telemetry.opentelemetry.compression", Kind::Choice(&["none", "gzip"])),
+    key("telemetry.opentelemetry.certificate", Kind::Text),
     key("telemetry.opentelemetry.export_interval_ms", INTERVAL),
+    key("telemetry.opentelemetry.batch_delay_ms", INTERVAL),
     key("telemetry.metrics.correlation", Kind::Choice(&["label", "off"])),
     key("telemetry.metrics.max_correlation_ids", COUNT),
-    key("telemetry.metrics.idle_ms", Kind::Integer(1000, 86_400_000)),
+    key("telemetry.metrics.idle_seconds", Kind::Integer(1, 86_400)),
     key("telemetry.logs.format", Kind::Choice(&["text", "json"])),
     key("telemetry.logs.level", Kind::Word),
     key("telemetry.logs.otlp", Kind::Flag),
@@ -114,6 +122,13 @@ const fn key(name: &'static str, kind: Kind) -> Key {
 /// Looks a key up by its full name.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+impl Key {
+    /// Whether the value may hold a secret.
+    pub(super) fn is_secret(&self) -> bool {
+        self.name == "database.url" || matches!(self.kind, Kind::Pairs)
+    }
 }
 
 /// Whether there are keys below `name`.
@@ -152,6 +167,7 @@ impl Kind {
             Self::Flag => text.trim().parse().map(Value::Flag).ok(),
             Self::List if text.trim().is_empty() => Some(Value::List(Vec::new())),
             Self::List => Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect())),
+            Self::Pairs => pairs(text).map(Value::Pairs),
             _ => Some(Value::Text(text.to_owned())),
         };
         value.filter(|value| self.accepts(value)).ok_or_else(|| self.expected())
@@ -169,7 +185,11 @@ impl Kind {
                 let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
                 texts.collect::<Option<Vec<String>>>().map(Value::List)
             }
-            (Self::Integer(..) | Self::Number(..) | Self::Flag | Self::List, _) => None,
+            (Self::Pairs, toml::Value::Table(table)) => {
+                let texts = table.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+                texts.collect::<Option<BTreeMap<_, _>>>().map(Value::Pairs)
+            }
+            (Self::Integer(..) | Self::Number(..) | Self::Flag | Self::List | Self::Pairs, _) => None,
             (_, toml::Value::String(text)) => Some(Value::Text(text.clone())),
             _ => None,
         };
@@ -183,9 +203,9 @@ impl Kind {
             (Self::Word, Value::Text(text)) => !text.trim().is_empty(),
             (Self::Choice(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Self::Address, Value::Text(text)) => text.parse::<SocketAddr>().is_ok(),
-            (Self::Url(starts, may_be_empty), Value::Text(text)) => {
-                starts.iter().any(|start| text.strip_prefix(start).is_some_and(|rest| !rest.is_empty()))
-                    || (may_be_empty && text.is_empty())
+            (Self::Url(starts), Value::Text(text)) => {
+                let names_host = |start: &&str| text.strip_prefix(start).is_some_and(|rest| !rest.is_empty());
+                text.is_empty() || starts.iter().any(names_host)
             }
             (Self::List, Value::List(items)) => items.iter().all(|item| !item.trim().is_empty()),
             _ => true,
@@ -202,8 +222,14 @@ impl Kind {
             Self::Word => "a text that is not empty".to_owned(),
             Self::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
             Self::Address => "an address with a port, such as \"127.0.0.1:8080\"".to_owned(),
-            Self::Url(starts, _) => format!("a URL that starts with {}", starts.join(" or ")),
+            Self::Url(starts) => format!("a URL that starts with {}", starts.join(" or ")),
             Self::List => "a list of texts, such as [\"a\", \"b\"] in a file or a,b in a variable".to_owned(),
+            Self::Pairs => "names with texts, such as { a = \"x\" } in a file or a=x,b=y in a variable".to_owned(),
         }
     }
+}
+
+fn pairs(text: &str) -> Option<BTreeMap<String, String>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.split_once('=').map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))).collect()
 }

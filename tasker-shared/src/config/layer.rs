@@ -85,8 +85,7 @@ fn insert(
             layer.insert(key.name, (value, origin));
         }
         Err(expected) => {
-            let secret = key.name == "database.url";
-            let value = if secret { "<not shown>".to_owned() } else { written.to_owned() };
+            let value = if key.is_secret() { "<not shown>".to_owned() } else { written.to_owned() };
             problems.push(Problem::Value { key: key.name.to_owned(), value, origin, expected });
         }
     }

@@ -11,7 +11,7 @@ mod layer;
 mod rules;
 mod sections;
 mod sources;
-mod telemetry;
+pub mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +19,6 @@ pub use describe::Setting;
 pub use error::{Error, Problem};
 pub use sections::{Command, Database, Http, Orchestration, Worker};
 pub use sources::Sources;
-pub use telemetry::{Correlation, LogFormat, Logs, Metrics, OpenTelemetry, Protocol, Telemetry};
 
 use ::config::{ConfigError, Map, Source, ValueKind};
 use keys::Value;
@@ -38,7 +37,7 @@ impl fmt::Display for Origin {
 }
 
 /// The whole configuration of a process, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// The name of the environment, such as `development`.
     pub environment: String,
@@ -49,8 +48,15 @@ pub struct Config {
     /// The worker service and its built-in handlers.
     pub worker: Worker,
     /// Metrics, traces and logs.
-    pub telemetry: Telemetry,
+    pub telemetry: telemetry::Settings,
     settings: Vec<Setting>,
+}
+
+/// Shows what [`Config::describe`] shows, so that no secret reaches a log.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.settings.iter().map(|setting| (setting.key, &setting.value))).finish()
+    }
 }
 
 /// The sections of the files.
@@ -60,7 +66,7 @@ struct Sections {
     database: Database,
     orchestration: Orchestration,
     worker: Worker,
-    telemetry: Telemetry,
+    telemetry: telemetry::Settings,
 }
 
 impl Config {
@@ -116,6 +122,7 @@ impl Source for Checked {
                 Value::Number(number) => ValueKind::Float(number),
                 Value::Flag(flag) => ValueKind::Boolean(flag),
                 Value::Text(text) => ValueKind::String(text),
+                Value::Pairs(pairs) => ValueKind::Table(pairs.into_iter().map(|(k, v)| (k, v.into())).collect()),
                 Value::List(items) => ValueKind::Array(items.into_iter().map(Into::into).collect()),
             };
             ((*key).to_owned(), ::config::Value::new(Some(&origin.0), kind))

@@ -1,94 +1,162 @@
-//! The section `[telemetry]` as the program sees it.
+//! The `[telemetry]` section of the configuration.
 
-use super::sections::milliseconds;
-use serde::Deserialize;
-use std::time::Duration;
+use super::sections::unless_empty;
+use crate::text_enum;
+use serde::{Deserialize, Deserializer};
+use std::{collections::BTreeMap, path::PathBuf};
 
-/// Metrics, traces and logs.
-#[derive(Debug, Clone, Deserialize)]
+/// What is measured, traced and logged, and where it goes. The standard `OTEL_*` variables win over it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Telemetry {
-    /// Whether metrics and traces are recorded at all.
+pub struct Settings {
+    /// Whether anything is measured at all; without it `/metrics` is empty. `TELEMETRY_ENABLED` wins.
     pub enabled: bool,
-    /// How the services call themselves.
-    pub service_name: String,
-    /// The share of tasks whose traces are kept, from 0.0 to 1.0.
+    /// How this service is named; the name of the program where it is not given.
+    #[serde(deserialize_with = "unless_empty")]
+    pub service_name: Option<String>,
+    /// The share of traces that is kept, from 0 to 1. Metrics do not depend on it.
     pub sample_rate: f64,
-    /// Sending by OTLP.
+    /// The export to a collector.
     pub opentelemetry: OpenTelemetry,
-    /// How metrics carry ids.
+    /// Metrics.
     pub metrics: Metrics,
-    /// The log.
+    /// Logs.
     pub logs: Logs,
 }
 
-/// Sending by OTLP.
-#[derive(Debug, Clone, Deserialize)]
+/// The export by OTLP.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenTelemetry {
-    /// Whether metrics and traces are sent.
+    /// Whether anything is exported. An endpoint given by `OTEL_EXPORTER_OTLP_ENDPOINT` turns it on as well.
     pub enabled: bool,
-    /// The collector's URL.
-    pub endpoint: String,
+    /// The collector; `http://localhost:4317` for gRPC and `http://localhost:4318` for HTTP where it is not given.
+    #[serde(deserialize_with = "unless_empty")]
+    pub endpoint: Option<String>,
     /// How it is spoken to.
     pub protocol: Protocol,
-    /// How often metrics are sent.
-    #[serde(rename = "export_interval_ms", deserialize_with = "milliseconds")]
-    pub export_interval: Duration,
+    /// Sent with every request.
+    pub headers: BTreeMap<String, String>,
+    /// How long a request may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Whether requests are compressed.
+    pub compression: Compression,
+    /// A PEM file with the certificate of the authority that signed the collector's.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub certificate: Option<PathBuf>,
+    /// The time between two exports of metrics, in milliseconds.
+    pub export_interval_ms: u64,
+    /// The longest time a span or a log record waits, in milliseconds.
+    pub batch_delay_ms: u64,
 }
 
-/// The transport of OTLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Protocol {
-    /// gRPC, by custom on port 4317.
-    #[serde(rename = "grpc")]
-    Grpc,
-    /// Protobuf over HTTP, by custom on port 4318.
-    #[serde(rename = "http/protobuf")]
-    HttpProtobuf,
+text_enum! {
+    /// How a collector is spoken to.
+    Protocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, in the binary encoding.
+        HttpProtobuf = "http/protobuf",
+    }
 }
 
-/// How metrics carry ids.
-#[derive(Debug, Clone, Deserialize)]
+text_enum! {
+    /// Whether requests are compressed.
+    Compression {
+        /// They are not.
+        None = "none",
+        /// By gzip.
+        Gzip = "gzip",
+    }
+}
+
+/// What is kept of metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// Whether series carry the correlation id of their task.
+    /// Whether exported series carry the correlation id.
     pub correlation: Correlation,
-    /// How many of the most recent correlation ids have series of their own.
+    /// How many correlation ids have series; the rest is counted under `overflow`.
     pub max_correlation_ids: usize,
-    /// When the series of a correlation id end that nothing is heard of.
-    #[serde(rename = "idle_ms", deserialize_with = "milliseconds")]
-    pub idle: Duration,
+    /// After how many seconds without a measurement the series of an id end.
+    pub idle_seconds: u64,
 }
 
-/// Whether series carry the correlation id of their task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Correlation {
-    /// As a label, within bounds.
-    Label,
-    /// Not at all.
-    Off,
+text_enum! {
+    /// Whether exported series carry the correlation id.
+    Correlation {
+        /// As a label.
+        Label = "label",
+        /// Not at all.
+        Off = "off",
+    }
 }
 
-/// The log.
-#[derive(Debug, Clone, Deserialize)]
+/// How logs look and where they go.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logs {
-    /// For whom it is written.
-    pub format: LogFormat,
-    /// What is logged: a level, or a filter such as `info,sqlx=warn`.
+    /// How a line looks.
+    pub format: Format,
+    /// What is logged, in the language of `RUST_LOG`, which wins.
     pub level: String,
-    /// Whether it is sent by OTLP too.
+    /// Whether log records are exported by OTLP too.
     pub otlp: bool,
 }
 
-/// For whom the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
+text_enum! {
+    /// How a line of the log looks.
+    Format {
+        /// For people.
+        Text = "text",
+        /// One JSON object.
+        Json = "json",
+    }
+}
+
+// The defaults repeat the default file, for programs that set telemetry up without it; a test compares the two.
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            service_name: None,
+            sample_rate: 1.0,
+            opentelemetry: OpenTelemetry::default(),
+            metrics: Metrics::default(),
+            logs: Logs::default(),
+        }
+    }
+}
+
+impl Default for OpenTelemetry {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            endpoint: None,
+            protocol: Protocol::Grpc,
+            headers: BTreeMap::new(),
+            timeout_ms: 10_000,
+            compression: Compression::None,
+            certificate: None,
+            export_interval_ms: 60_000,
+            batch_delay_ms: 2_000,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { correlation: Correlation::Label, max_correlation_ids: 1_000, idle_seconds: 900 }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { format: Format::Text, level: "info".to_owned(), otlp: false }
+    }
+}
+
+fn path_unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(unless_empty(deserializer)?.map(PathBuf::from))
 }

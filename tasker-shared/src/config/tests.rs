@@ -92,6 +92,7 @@ fn variables_set_numbers_flags_lists_and_texts() {
         .with("TASKER__TELEMETRY__SAMPLE_RATE", "0.25")
         .with("TASKER__WORKER__NAME", "w1")
         .with("TASKER__WORKER__COMMAND__ALLOWED_ENVIRONMENT", "")
+        .with("TASKER__TELEMETRY__OPENTELEMETRY__HEADERS", "authorization=Bearer t, x-team=a=b")
         .with("TASKERS_OTHER", "not ours");
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.worker.namespaces, ["billing", "shipping"]);
@@ -101,6 +102,11 @@ fn variables_set_numbers_flags_lists_and_texts() {
     assert_eq!(config.worker.name_or_default(), "w1");
     assert!(config.worker.command.allowed_environment.is_empty());
     assert!(!config.worker.takes_every_namespace());
+    let headers: Vec<_> =
+        config.telemetry.opentelemetry.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(headers, [("authorization", "Bearer t"), ("x-team", "a=b")]);
+    let shown = &setting(&config, "telemetry.opentelemetry.headers").value;
+    assert_eq!(shown, "{ \"authorization\" = \"***\", \"x-team\" = \"***\" }");
 }
 
 #[test]
@@ -191,8 +197,13 @@ fn every_mistake_in_a_file_names_key_file_and_expected_value() {
              starts with http:// or https://",
         ),
         (
-            "[telemetry]\nservice_name = \"\"",
-            "telemetry.service_name = \"\" (environments/test/worker.toml): expected a text that is not empty",
+            "[telemetry.logs]\nlevel = \"\"",
+            "telemetry.logs.level = \"\" (environments/test/worker.toml): expected a text that is not empty",
+        ),
+        (
+            "[telemetry.opentelemetry]\nheaders = \"secret\"",
+            "telemetry.opentelemetry.headers = <not shown> (environments/test/worker.toml): expected names with texts, such \
+             as { a = \"x\" } in a file or a=x,b=y in a variable",
         ),
         (
             "[database]\nurl = \"mysql://me:secret@host/db\"",
@@ -287,7 +298,8 @@ fn the_committed_default_file_has_every_key_and_no_other() {
     assert_eq!(written, KEYS.iter().map(|key| key.name).collect());
     // The sections have no defaults of their own and refuse what they do not know, so they have the same keys.
     let merged = ::config::Config::builder().add_source(Checked(base)).build().unwrap();
-    merged.try_deserialize::<Sections>().unwrap();
+    let sections: Sections = merged.try_deserialize().unwrap();
+    assert_eq!(sections.telemetry, telemetry::Settings::default());
 }
 
 #[test]
@@ -311,7 +323,7 @@ fn development_is_the_default_environment_with_the_built_in_handlers_on() {
     assert_eq!(config.environment, "development");
     assert!(config.worker.http.enabled && config.worker.command.enabled);
     assert!(config.telemetry.enabled && config.telemetry.opentelemetry.enabled);
-    assert_eq!(config.telemetry.service_name, "tasker-core-dev");
+    assert_eq!(config.telemetry.service_name.as_deref(), Some("tasker-core-dev"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! tests derive from it. A label that is missing or misspelt does not compile: each instrument takes the label set of
 //! its type.
 
+pub mod cardinality;
 pub mod catalog;
 pub mod channel;
 pub mod instrument;

@@ -174,3 +174,8 @@ fn newer_than_program(version: i64) -> String {
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Statement { doing, source }
 }
+
+/// The checksums of the migrations, which together name the schema.
+pub fn checksums() -> impl Iterator<Item = &'static [u8]> {
+    MIGRATOR.iter().map(|migration| migration.checksum.as_ref())
+}

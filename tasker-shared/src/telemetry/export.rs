@@ -10,12 +10,12 @@ use super::{
 use crate::metrics::{Metrics, labels::ExportSignal};
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// A batch of metrics that could not be sent for so long is given up; the next one has all its sums.
+/// What could not be sent for so long is given up. Metrics lose nothing: the next batch has all their sums.
 const OLDEST_BATCH: Duration = Duration::from_secs(300);
 /// Items of one request.
 const ITEMS_PER_REQUEST: usize = 1_000;
@@ -145,11 +145,17 @@ pub(super) async fn items<T>(
     }
 }
 
+/// A request that has yet to arrive.
+struct Pending {
+    message: Message,
+    since: Instant,
+}
+
 async fn drain<T>(
     outbox: &Outbox<T>,
     exporter: &mut Exporter,
     request: &impl Fn(Vec<T>) -> Message,
-    pending: &mut Option<Message>,
+    pending: &mut Option<Pending>,
 ) {
     if outbox.take_dropped() > 0 {
         exporter.failed("more is recorded than can be sent; some is dropped");
@@ -160,10 +166,11 @@ async fn drain<T>(
             if items.is_empty() {
                 return;
             }
-            *pending = Some(request(items));
+            *pending = Some(Pending { message: request(items), since: Instant::now() });
         }
-        if let Some(message) = pending.clone()
-            && let Err(Failure::Unavailable(_)) = exporter.send(message).await
+        if let Some(Pending { message, since }) = pending
+            && let Err(Failure::Unavailable(_)) = exporter.send(message.clone()).await
+            && since.elapsed() < OLDEST_BATCH
         {
             return;
         }

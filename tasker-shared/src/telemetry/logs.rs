@@ -8,7 +8,7 @@ use opentelemetry::{
     Context, InstrumentationScope,
     trace::{TraceContextExt, TracerProvider as _},
 };
-use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
 use opentelemetry_proto::tonic::{logs::v1::LogRecord, trace::v1::Span as WrittenSpan};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
@@ -59,7 +59,12 @@ pub(super) fn install(
             .with_tracked_inactivity(false)
             .with_filter(EnvFilter::new(QUIET))
     });
-    let records = logger.map(|provider| OpenTelemetryTracingBridge::new(provider).with_filter(EnvFilter::new(QUIET)));
+    let records = logger.map(|provider| {
+        OpenTelemetryTracingBridge::builder(provider)
+            .with_tracing_span_attributes(TracingSpanAttributes::all())
+            .build()
+            .with_filter(EnvFilter::new(QUIET))
+    });
     tracing_subscriber::registry()
         .with(spans)
         .with(records)

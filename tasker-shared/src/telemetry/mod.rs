@@ -26,7 +26,7 @@ pub use exposition::Format;
 pub use settings::Settings;
 pub use trace::{Span, Trace, Tracing};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, labels::ExportSignal};
 use environment::{Environment, Plan, Target};
 use export::Exporter;
 use opentelemetry_proto::tonic::{
@@ -152,7 +152,9 @@ impl Telemetry {
         Ok(telemetry)
     }
 
+    /// Failures begin at zero, so that the first one is an increase for those who scrape.
     fn exporter(&self, target: Target) -> Result<Exporter, Error> {
+        self.metrics.telemetry_export_failures.add(0, ExportSignal { signal: target.signal });
         Ok(Exporter::new(Transport::new(target)?, self.metrics.clone()))
     }
 
@@ -197,7 +199,7 @@ impl Telemetry {
             );
         }
         if let Some(recorder) = &self.recorder {
-            recorder.wake();
+            recorder.stop();
         }
     }
 }

@@ -54,7 +54,7 @@ struct Held {
 }
 
 impl Recorder {
-    /// Begins to measure; must be the first to use the catalogue in this process only if names shall be unique.
+    /// Begins to measure.
     ///
     /// # Errors
     /// The operating system gives no thread.
@@ -115,10 +115,6 @@ impl Recorder {
         self.with(|store, _| exposition::page(store.families(), &self.resource, format))
     }
 
-    fn collect(&self) {
-        self.with(|_, _| ());
-    }
-
     /// Collects first, so that everything recorded until now is in the store.
     fn with<R>(&self, look: impl FnOnce(&mut Store, u64) -> R) -> R {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,8 +132,11 @@ impl Recorder {
         look(store, now)
     }
 
-    /// Ends the thread at its next turn.
-    pub(super) fn wake(&self) {
+    /// Measures nothing more.
+    pub(super) fn stop(&self) {
+        if let Err(error) = self.provider.shutdown() {
+            tracing::debug!(%error, "the meter provider was stopped before");
+        }
         let _already_woken = self.wake.try_send(());
     }
 }
@@ -148,10 +147,8 @@ fn collect_often(recorder: &Weak<Recorder>, woken: &Receiver<()>) {
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
         }
-        match recorder.upgrade() {
-            Some(recorder) => recorder.collect(),
-            None => return,
-        }
+        let Some(recorder) = recorder.upgrade() else { return };
+        recorder.with(|_, _| ());
     }
 }
 

@@ -117,8 +117,9 @@ impl Tracing {
         let correlation_id = trace.correlation_id;
         let span = tracing::info_span!(
             "handler",
-            %correlation_id,
+            trace_id = %correlation_id.0.simple(),
             span_id = %execute,
+            %correlation_id,
             task.id = %task,
             step.id = %step,
             step.name = step_name,

@@ -62,9 +62,17 @@ fn branch(position: usize, count: usize) -> &'static str {
     }
 }
 
+/// The most parents that are named behind a step.
+const MAX_NAMED: usize = 8;
+
 fn waits_for(template: &Template, dag: &Dag, step: usize) -> String {
-    let parents: Vec<&str> = dag.parents(step).iter().map(|&parent| template.steps[parent].name.as_str()).collect();
-    if parents.is_empty() { String::new() } else { format!("← {}", parents.join(", ")) }
+    let parents = dag.parents(step);
+    let named: Vec<&str> = parents.iter().take(MAX_NAMED).map(|&parent| template.steps[parent].name.as_str()).collect();
+    match (parents.len(), parents.len().saturating_sub(MAX_NAMED)) {
+        (0, _) => String::new(),
+        (_, 0) => format!("← {}", named.join(", ")),
+        (_, more) => format!("← {} and {more} more", named.join(", ")),
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {

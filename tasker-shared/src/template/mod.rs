@@ -4,7 +4,7 @@
 //! submitted to and run by.
 
 mod checksum;
-mod compiled;
+pub mod compiled;
 pub mod dag;
 pub mod graph;
 pub mod model;

@@ -178,7 +178,7 @@ impl Builder<'_> {
         anchor: usize,
         tag: Option<&Tag>,
     ) -> Option<()> {
-        let text_tag = tag.is_some_and(|tag| tag.handle == "!" && tag.suffix.is_empty() || is_core(tag, "str"));
+        let text_tag = tag.is_some_and(|tag| is_bare(tag) || is_core(tag, "str"));
         if let Some(tag) = tag.filter(|_| !text_tag) {
             self.problem(place, unsupported_tag(tag));
         }
@@ -275,6 +275,11 @@ fn add(problems: &mut Problems, place: Place, frames: &[Frame], path: &Path<'_>,
 
 fn place(span: Span) -> Place {
     Place { line: span.start.line().max(1), column: span.start.col() + 1 }
+}
+
+/// `!` alone: text, whatever it looks like.
+fn is_bare(tag: &Tag) -> bool {
+    matches!((tag.handle.as_str(), tag.suffix.as_str()), ("", "!") | ("!", ""))
 }
 
 fn is_core(tag: &Tag, suffix: &str) -> bool {

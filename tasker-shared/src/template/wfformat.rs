@@ -259,24 +259,35 @@ fn edges(tasks: &[Task<'_>]) -> Result<Vec<BTreeSet<usize>>, Error> {
 
 /// A valid name for each text, none twice.
 fn unique_names<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<Name> {
-    let mut taken: HashSet<String> = HashSet::new();
+    let mut taken: HashSet<Name> = HashSet::new();
+    // The next number to try for each name, so that many equal ones do not each count from the start.
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     let mut names = Vec::new();
     for text in texts {
-        let mut letters: String =
-            text.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.:".contains(c) { c } else { '_' }).collect();
-        if !letters.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
-            letters.insert(0, '_');
+        let letters = valid_letters(text);
+        let mut candidate = letters.clone();
+        let number = numbers.entry(letters.clone()).or_insert(2);
+        while taken.contains(candidate.as_str()) {
+            candidate = format!("{letters}_{number}");
+            *number += 1;
         }
-        // Room for the number that may follow.
-        letters.truncate(crate::name::MAX_LENGTH - 8);
-        let numbered = (2..).map(|number| format!("{letters}_{number}"));
-        let free = std::iter::once(letters.clone()).chain(numbered).find(|name| !taken.contains(name));
-        let name = free.and_then(|name| Name::new(&name).ok());
-        names.extend(name.inspect(|name| {
-            taken.insert(name.as_str().to_owned());
-        }));
+        if let Ok(name) = Name::new(&candidate) {
+            taken.insert(name.clone());
+            names.push(name);
+        }
     }
     names
+}
+
+/// `text` with what a name cannot have replaced, and cut so that a number still fits behind it. Always a valid name.
+fn valid_letters(text: &str) -> String {
+    let valid = |c: char| if c.is_ascii_alphanumeric() || "_-.:".contains(c) { c } else { '_' };
+    let mut letters: String = text.chars().map(valid).collect();
+    if !letters.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+        letters.insert(0, '_');
+    }
+    letters.truncate(crate::name::MAX_LENGTH - 8);
+    letters
 }
 
 fn shape(path: &str, reason: &str) -> Error {

@@ -144,6 +144,14 @@ fn an_alias_repeats_what_its_anchor_names() {
 }
 
 #[test]
+fn a_tag_can_say_that_a_value_is_text() {
+    let template = accepted(&format!(
+        "{HEAD}metadata: {{a: !!str 1, b: ! no, c: \"2\", d: 3}}\nsteps: [{{name: a, handler: {{callable: c}}}}]\n"
+    ));
+    assert_eq!(json!(template.metadata), json!({"a": "1", "b": "no", "c": "2", "d": 3}));
+}
+
+#[test]
 fn what_is_no_template_at_all_is_refused() {
     assert_refusals(
         &[

@@ -44,3 +44,13 @@ flowchart TD
 ";
     assert_eq!(graph::mermaid(&parse(&source, None).unwrap()), expected);
 }
+
+#[test]
+fn a_step_that_waits_for_many_names_the_first_of_them() {
+    let names: Vec<String> = (0..12).map(|at| format!("s{at}")).collect();
+    let steps: String = names.iter().map(|name| format!("  - {{name: {name}, handler: {{callable: c}}}}\n")).collect();
+    let join = format!("  - {{name: join, dependencies: [{}], handler: {{callable: c}}}}\n", names.join(", "));
+    let source = format!("name: t\nnamespace_name: n\nsteps:\n{steps}{join}");
+    let drawing = graph::text(&parse(&source, None).unwrap());
+    assert!(drawing.ends_with("  ● join  ← s0, s1, s2, s3, s4, s5, s6, s7 and 4 more\n"), "{drawing}");
+}

@@ -115,7 +115,7 @@ fn checksum(bytes: &[u8]) -> String {
 }
 
 /// Days by a key, in the order of the keys.
-fn grouped<'a>(days: &'a [Day], key: impl Fn(&Day) -> String) -> BTreeMap<String, Vec<&'a Day>> {
+fn grouped(days: &[Day], key: impl Fn(&Day) -> String) -> BTreeMap<String, Vec<&Day>> {
     let mut groups: BTreeMap<String, Vec<&Day>> = BTreeMap::new();
     for day in days {
         groups.entry(key(day)).or_default().push(day);

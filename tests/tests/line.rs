@@ -1,0 +1,51 @@
+//! The line, from submit to finalize, in one process.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tasker_shared::task::TaskState;
+use tasker_tests::{System, system::worker_settings};
+use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
+
+const LINEAR: &str = "
+name: linear
+namespace_name: test
+version: 1.0.0
+steps:
+  - {name: a, handler: {callable: echo}}
+  - {name: b, dependencies: [a], handler: {callable: echo}}
+  - {name: c, dependencies: [b], handler: {callable: echo}}
+  - {name: d, dependencies: [c], handler: {callable: echo}}
+";
+
+async fn echo(context: StepContext) -> Result<Value, HandlerError> {
+    Ok(json!({ "step": context.step_name, "parents": context.parents.keys().collect::<Vec<_>>() }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_linear_task_runs_its_steps_in_order_and_completes() -> Result<()> {
+    let mut system = System::start().await?;
+    system.add_worker(Worker::builder().settings(worker_settings()).register("echo", handler_fn(echo)))?;
+    system.apply(LINEAR).await?;
+    let submitted = system.submit("test", "linear", json!({"x": 1})).await?;
+    let task = system.ended(submitted.task_id).await?;
+    assert_eq!(task.summary.state, TaskState::Complete);
+    assert_eq!(task.steps[3].result, Some(json!({"step": "d", "parents": ["c"]})));
+    let mut expected = vec!["task: nothing -> pending".to_owned(), "task: pending -> in_progress".to_owned()];
+    for step in ["a", "b", "c", "d"] {
+        for (from, to) in [
+            ("pending", "enqueued"),
+            ("enqueued", "in_progress"),
+            ("in_progress", "reported"),
+            ("reported", "complete"),
+        ] {
+            expected.push(format!("{step}: {from} -> {to}"));
+        }
+    }
+    expected.push("task: in_progress -> complete".to_owned());
+    let mut story = system.story(submitted.task_id).await?;
+    assert_eq!(story.pop(), expected.pop());
+    story.sort();
+    expected.sort();
+    assert_eq!(story, expected);
+    system.finish().await
+}
