@@ -10,7 +10,8 @@ use tasker_shared::{
     step::StepState,
 };
 
-const BAR: usize = 24;
+/// Columns of the bar, with and without room for it.
+const BAR: (usize, usize) = (24, 10);
 
 /// The picture of `tasks` in at most `height` lines, where that is given.
 pub(super) fn frame(tasks: &[TaskDetail], look: &Look, height: Option<usize>) -> Vec<String> {
@@ -59,7 +60,7 @@ fn head(task: &TaskDetail, look: &Look) -> String {
         (tone, format!("{} ", state::task_symbol(summary.state))),
         (Tone::Strong, super::task::template_name(summary)),
         (Tone::Plain, "  ".to_owned()),
-        (tone, bar(done, total, BAR)),
+        (tone, bar(done, total, bar_width(look))),
         (Tone::Plain, format!("  {done}/{total} steps  ")),
         (tone, summary.state.to_string()),
         (Tone::Plain, format!("  {}", elapsed(task, look))),
@@ -71,6 +72,10 @@ fn head(task: &TaskDetail, look: &Look) -> String {
         parts.push((Tone::Quiet, id));
     }
     line(look, &parts)
+}
+
+fn bar_width(look: &Look) -> usize {
+    if look.width.is_none_or(|width| width >= 90) { BAR.0 } else { BAR.1 }
 }
 
 fn elapsed(task: &TaskDetail, look: &Look) -> String {

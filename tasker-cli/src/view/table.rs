@@ -1,7 +1,10 @@
 //! Tables without borders: a quiet header, two blanks between columns.
 
 use super::{Look, Paint, Tone, plain};
-use comfy_table::{Color, ColumnConstraint, ContentArrangement, presets};
+use comfy_table::{Color, ColumnConstraint, ContentArrangement, Width, presets};
+
+/// What a column that wraps keeps at least, in columns of the terminal.
+const NARROWEST: u16 = 20;
 
 /// One cell of a table.
 #[derive(Debug, Clone, Default)]
@@ -48,9 +51,10 @@ impl Table {
         table.set_header(row(header.map(|name| Cell::toned(Tone::Quiet, name)), look.paint));
         for (column, name) in table.column_iter_mut().zip(header) {
             column.set_padding((0, 2));
-            if !wraps.contains(&name) {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
+            column.set_constraint(match wraps.contains(&name) && look.width.is_some() {
+                true => ColumnConstraint::LowerBoundary(Width::Fixed(NARROWEST)),
+                false => ColumnConstraint::ContentWidth,
+            });
         }
         Self { table, paint: look.paint }
     }
@@ -101,9 +105,9 @@ mod tests {
 
     #[test]
     fn long_cells_wrap_within_the_terminal() {
-        let mut table = Table::new(&Look { width: Some(24), ..look() }, ["NAME", "ERROR"], &["ERROR"]);
+        let mut table = Table::new(&Look { width: Some(30), ..look() }, ["NAME", "ERROR"], &["ERROR"]);
         table.row(["step".into(), "the card was declined by the bank".into()]);
-        assert!(table.draw().lines().all(|line| line.chars().count() <= 24), "{}", table.draw());
+        assert!(table.draw().lines().all(|line| line.chars().count() <= 30), "{}", table.draw());
         assert!(table.draw().lines().count() > 2);
     }
 

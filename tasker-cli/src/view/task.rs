@@ -12,6 +12,9 @@ use tasker_shared::{
     task::TaskState,
 };
 
+/// From so many columns on a list has room for both forms of a time.
+const WIDE: usize = 140;
+
 /// `namespace/name@version`.
 pub(super) fn template_name(task: &TaskSummary) -> String {
     format!("{}/{}@{}", task.namespace, task.name, task.version)
@@ -32,13 +35,18 @@ pub fn list(page: &TaskPage, look: &Look) -> String {
             template_name(task).into(),
             Cell::toned(tone, format!("{} {}", state::task_symbol(task.state), task.state)),
             format!("{}/{}", task.steps_done, task.steps_total).into(),
-            look.clock.moment(task.created_at).into(),
+            created(task, look).into(),
             took.into(),
             task.tags.join(" ").into(),
         ]);
     }
     let more = page.next.map(|next| format!("\nmore: --before {next}")).unwrap_or_default();
     table.draw() + &more
+}
+
+fn created(task: &TaskSummary, look: &Look) -> String {
+    let wide = look.width.is_none_or(|width| width >= WIDE);
+    if wide { look.clock.moment(task.created_at) } else { look.clock.relative(task.created_at) }
 }
 
 /// A whole task: where it stands, its steps, what failed, and where to look next.
