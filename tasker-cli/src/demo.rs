@@ -45,8 +45,8 @@ async fn show(local: &Local, directory: &Path, shell: &mut Shell) -> Result {
     examples::register(&local.orchestration).await?;
     let (tasks, report) = examples::tasks(directory)?;
     let client = Client::new(&local.url())?;
-    let answers = client.submit_many(&tasks).await?;
-    let ids = answers.tasks.into_iter().map(accepted).collect::<Result<Vec<TaskId>>>()?;
+    let answers = client.submit_many(tasks).await?;
+    let ids = answers.into_iter().map(accepted).collect::<Result<Vec<TaskId>>>()?;
     let mut live = (!shell.global.json).then(|| Live::new(shell.look(), shell.terminal));
     let follow = view::follow(&client, &ids, Some(PATIENCE), live.as_mut(), &mut *shell.out).await?;
     if follow.verdict == Verdict::Interrupted {

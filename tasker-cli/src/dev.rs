@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     examples,
     exit::Exit,
-    local::{Local, Settings},
+    local::{Local, Settings, hints},
     shell::Shell,
 };
 use serde_json::json;
@@ -31,13 +31,13 @@ pub async fn run(args: DevArgs, shell: &mut Shell) -> Result {
     if ready.is_ok() {
         let (url, pages) = (local.url(), format!("http://{}", local.worker_pages));
         let database = local.database_url.clone();
+        let hint = hints(&shell.variables, &url).map(|h| format!("  {h}\n")).unwrap_or_default();
         let value = json!({ "url": url, "worker": pages, "database_url": database, "data_dir": data_dir });
         shell.print(&value, |_| {
             let database = match &database {
                 Some(url) => format!("  PostgreSQL   {url}\n  data         {}\n", data_dir.display()),
                 None => "  PostgreSQL   the one of DATABASE_URL\n".to_owned(),
             };
-            let hint = crate::local::hints(&shell.variables, &url).map(|h| format!("  {h}\n")).unwrap_or_default();
             format!(
                 "Tasker is running. Ctrl-C stops it; the data stays.\n\n  HTTP API     {url}   (documentation: {url}/docs)\n  \
                  worker       {pages}/metrics\n{database}\nTry, in another terminal:\n{hint}  \

@@ -9,7 +9,9 @@ pub mod command;
 pub mod demo;
 pub mod dev;
 pub mod error;
+pub mod examples;
 pub mod exit;
+pub mod local;
 pub mod profile;
 pub mod shell;
 #[cfg(test)]

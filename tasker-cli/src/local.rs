@@ -226,5 +226,6 @@ fn usage(error: impl std::fmt::Display) -> Error {
 /// The environment variables with which other commands find this system.
 pub fn hints(variables: &Variables, url: &str) -> Option<String> {
     let usual = "http://127.0.0.1:8080";
-    (url != usual && variables.get("TASKER_URL").is_none_or(|set| set != url)).then(|| format!("export TASKER_URL={url}"))
+    (url != usual && variables.get("TASKER_URL").is_none_or(|set| set != url))
+        .then(|| format!("export TASKER_URL={url}"))
 }

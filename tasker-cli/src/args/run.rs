@@ -14,6 +14,9 @@ pub struct DevArgs {
     /// Where orchestration listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Where the worker's health and metrics pages are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    pub worker_listen: SocketAddr,
     /// Where the private PostgreSQL keeps its data [default: $XDG_DATA_HOME/tasker]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

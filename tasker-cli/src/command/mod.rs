@@ -16,6 +16,7 @@ mod tests;
 mod watch;
 mod worker;
 
+pub use template::register_files;
 pub use watch::outcome;
 
 use crate::{args::Command, error::Result, shell::Shell};

@@ -57,6 +57,17 @@ async fn apply(paths: &[PathBuf], shell: &mut Shell) -> Result {
     Ok(exit)
 }
 
+/// Registers all templates of files and directories, or the first that is refused says why.
+///
+/// # Errors
+/// A file cannot be read, or a template is refused.
+pub async fn register_files(client: &Client, paths: &[PathBuf], shell: &mut Shell) -> Result<()> {
+    for Checked { file, source, .. } in template_file::check_all(paths, shell)? {
+        register(client, source, Some(&file)).await?;
+    }
+    Ok(())
+}
+
 async fn register(client: &Client, source: String, file: Option<&Path>) -> Result<Applied> {
     let file = file.map(|file| file.display().to_string());
     Ok(client.apply(&ApplyTemplate { source, file }).await?)
