@@ -16,10 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How hot statements are planned: from their batch, by index, whatever the statistics say. A plan is kept as long as its
+/// How hot statements are planned: once, by index, whatever the statistics say. A plan is kept as long as its
 /// session, and one that was made while the tables were small would read them whole for ever.
-const PLANS: [(&str, &str); 4] =
-    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+const PLANS: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
 /// How to reach PostgreSQL.
 #[derive(Debug, Clone)]
