@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use tasker_shared::runtime::process;
 use tasker_worker::{
     HandlerError, StepContext,
-    handler::{Registry, handler_fn},
-    service::Service,
+    handler::handler_fn,
+    service::{Service, built_in},
 };
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ async fn charge(context: StepContext, order: Order) -> Result<Receipt, HandlerEr
 
 fn main() -> ExitCode {
     process::run("own-worker", |process| async {
-        let mut registry = Registry::new();
+        let mut registry = built_in(&process.config)?;
         registry.register("shop.charge", handler_fn(charge))?;
         Service::bind(process, registry).await?.run().await
     })
