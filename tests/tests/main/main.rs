@@ -1,7 +1,9 @@
-//! Tests of the whole system, each on a database of its own.
+//! The tests of the whole system: one program, so that it is linked once.
 
+mod docs;
 mod graphs;
 mod handlers;
+mod layers;
 mod line;
 mod operations;
 mod retries;
