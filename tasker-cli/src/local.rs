@@ -191,6 +191,7 @@ async fn prepare(url: &str) -> Result<()> {
     let options = Options {
         url: url.to_owned(),
         max_connections: 2,
+        connect_timeout: Duration::from_secs(10),
         acquire_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(60),
         application_name: "tasker-migrate".to_owned(),

@@ -3,7 +3,7 @@
 use crate::TestDatabase;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tasker_orchestration::{Orchestration, query, submit, templates};
 use tasker_shared::{
     api::{ApplyTemplate, SubmitTask, Submitted, TaskDetail},
@@ -18,7 +18,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a wait sleeps between two looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A running system.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ pub async fn connect(url: &str, metrics: Metrics) -> Result<Database> {
     let options = Options {
         url: url.to_owned(),
         max_connections: 10,
+        connect_timeout: Duration::from_secs(30),
         acquire_timeout: Duration::from_secs(30),
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
@@ -186,4 +190,19 @@ impl System {
         self.database.pool().close().await;
         self.test_database.drop().await
     }
+}
+
+/// Looks again and again until `is_so`.
+///
+/// # Errors
+/// It is not in time, or the look fails.
+pub async fn eventually(what: &str, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !is_so().await? {
+        if started.elapsed() > PATIENCE {
+            bail!("waited for {PATIENCE:?} in vain until {what}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
