@@ -372,7 +372,7 @@ begin
         raise exception 'template %/% asks for an idempotency_key', submit.namespace, submit.name
             using errcode = 'not_null_violation';
     end if;
-    if submit.input is null or submit.priority is null or submit.tags is null then
+    if submit.input is null or submit.priority is null or submit.tags is null or array_position(submit.tags, null) is not null then
         raise exception 'input, priority and tags must not be null' using errcode = 'not_null_violation';
     end if;
     if submit.traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' then
@@ -393,11 +393,7 @@ begin
     end if;
     insert into tasker.task_transitions (task_id, to_state, actor, reason)
     values (task, 'pending', 'sql', submit.reason);
-    if submit.run_at > clock_timestamp() then
-        insert into tasker.timers (kind, subject, task_id, due_at) values ('start', task, task, submit.run_at);
-    else
-        insert into pgmq.q_task_requests (vt, message) values (clock_timestamp(), jsonb_build_object('task_id', task));
-    end if;
+    insert into pgmq.q_task_requests (vt, message) values (clock_timestamp(), jsonb_build_object('task_id', task));
     return task;
 end
 $$;

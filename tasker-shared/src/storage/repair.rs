@@ -10,6 +10,18 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Lets the statements below read whole tables, for the rest of the transaction: they look at everything that is open.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn prepare(session: &mut Session) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- plan_for_many_rows
+         select set_config(s, 'on', true) from unnest(array['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) s",
+    );
+    session.execute("plan_for_many_rows", query).await.map(drop)
+}
+
 /// Tasks of a namespace with steps that are enqueued, or claimed with a lease, and have no message.
 ///
 /// # Errors
@@ -84,12 +96,18 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
           where s.task_id = $1 and s.state = 'reported' and s.reported_at < clock_timestamp() - make_interval(secs => $2)
             and not exists (select from pgmq.q_{STEP_RESULTS} q where q.message->>'step_id' = s.id::text)"
     );
-    let timers = "-- mend_timers
+    let timers = format!(
+        "-- mend_timers
          insert into tasker.timers (kind, subject, task_id, due_at)
          select 'retry', s.id, s.task_id, case when t.state = 'paused' then 'infinity' else s.retry_at end
            from tasker.steps s join tasker.tasks t on t.id = s.task_id
           where s.task_id = $1 and s.state = 'waiting_for_retry'
-         on conflict do nothing";
+         union all
+         select 'start', t.id, t.id, t.run_at from tasker.tasks t
+          where t.id = $1 and t.state = 'pending' and t.run_at > clock_timestamp()
+            and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
+         on conflict do nothing"
+    );
     let steps = format!(
         "-- mend_doorbells
          with lost as materialized (
@@ -117,7 +135,7 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
     );
     let seconds = older.as_secs_f64();
     let mut mended = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;
-    mended += session.execute("mend_timers", sqlx::query(timers).bind(task)).await?;
+    mended += session.execute("mend_timers", sqlx::query(&timers).bind(task)).await?;
     mended += session.execute("mend_doorbells", sqlx::query(&steps).bind(task).bind(seconds)).await?;
     mended += session.execute("mend_request", sqlx::query(&requests).bind(task)).await?;
     Ok(mended)

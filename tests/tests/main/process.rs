@@ -15,7 +15,7 @@ const LONG_LEASE: (&str, &str) = ("TASKER__WORKER__LEASE_MS", "60000");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_step_of_a_killed_worker_runs_again_on_another() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let mut first = stage.worker(&[])?;
     let task = stage.begin_guarded().await?;
     stage.handler_runs(1).await?;
@@ -35,7 +35,7 @@ async fn the_step_of_a_killed_worker_runs_again_on_another() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_was_frozen_longer_than_its_lease_cannot_report() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let mut frozen = stage.worker(&[])?;
     let task = stage.begin_guarded().await?;
     stage.handler_runs(1).await?;
@@ -96,7 +96,7 @@ async fn two_of_each_share_the_work_and_survive_the_death_of_one_of_each() -> Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_told_to_stop_finishes_its_handlers_and_claims_no_more() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let mut worker = stage.worker(&[])?;
     let pages = worker.url().await?;
     let running = stage.begin_guarded().await?;
@@ -122,7 +122,7 @@ async fn a_worker_told_to_stop_finishes_its_handlers_and_claims_no_more() -> Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_longer_than_the_grace_is_stopped_and_its_step_runs_elsewhere_at_once() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let mut worker = stage.worker(&[LONG_LEASE, ("TASKER__WORKER__SHUTDOWN_GRACE_MS", "200")])?;
     let task = stage.begin_guarded().await?;
     let handler = stage.handler_runs(1).await?;
@@ -156,7 +156,7 @@ async fn a_second_signal_stops_at_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_measured_is_sent_before_the_process_ends() -> Result<()> {
     let collector = crate::stage::Collector::start().await?;
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let mut worker = stage.worker(&[
         ("TASKER__TELEMETRY__OPENTELEMETRY__ENABLED", "true"),
         ("TASKER__TELEMETRY__OPENTELEMETRY__PROTOCOL", "http/protobuf"),
@@ -217,7 +217,7 @@ async fn services_come_back_by_themselves_when_the_database_does() -> Result<()>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_services_answer_metrics_in_both_formats() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let mut worker = stage.worker(&[])?;
     let task = stage.submit("chain", serde_json::json!({})).await?;
     stage.ended(task).await?;
