@@ -16,7 +16,7 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, Span, SpanData, SpanProcessor},
 };
 use serde_json::{Map, Value};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io::IsTerminal as _, sync::Arc, time::Duration};
 use tracing::{Event, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -46,7 +46,7 @@ pub(super) fn install(
     let directives = directives.unwrap_or_else(|| settings.level.clone());
     let filter = EnvFilter::try_new(&directives)
         .map_err(|source| super::Error::Filter { filter: directives, reason: source.to_string() })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
     let lines = match settings.format {
         Format::Text => lines.boxed(),
         Format::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
@@ -71,6 +71,11 @@ pub(super) fn install(
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|error| super::Error::LogsTaken(error.to_string()))
+}
+
+/// Colours are for people: not in files and pipes, and not where `NO_COLOR` says so.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// A line of JSON: the event's fields, those of the spans around it, and the ids of the trace.
