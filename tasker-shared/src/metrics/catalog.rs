@@ -8,8 +8,8 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
-        LoopRun, Namespace, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure, StepResult,
-        StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure,
+        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     pressure::Pressure,
     spec::Spec,
@@ -182,9 +182,9 @@ catalog! {
     queue_messages_sent: Counter<Queue> = "tasker.queue.messages_sent.total", "{message}";
     /// Messages read.
     queue_messages_received: Counter<Queue> = "tasker.queue.messages_received.total", "{message}";
-    /// Messages deleted.
+    /// Messages deleted because they were dealt with.
     queue_messages_deleted: Counter<Queue> = "tasker.queue.messages_deleted.total", "{message}";
-    /// Messages archived.
+    /// Messages archived because they could not be dealt with; each is a dead letter.
     queue_messages_archived: Counter<Queue> = "tasker.queue.messages_archived.total", "{message}";
     /// Time to send a batch of messages.
     queue_message_send_duration: Histogram<Queue> = "tasker.queue.message_send.duration", "ms", FAST;
@@ -210,8 +210,8 @@ catalog! {
     steps_transitions: Counter<StepTransition> = "tasker.steps.transitions.total", "{transition}";
     /// Time from the acceptance of a task to its end.
     task_duration: Histogram<EndedTask> = "tasker.task.duration", "ms", LIFE;
-    /// Time a step waited on its queue.
-    step_queue_wait_duration: Histogram<Namespace> = "tasker.step.queue_wait.duration", "ms", WORK;
+    /// Time a step waited on its queue; the priority is `low` below zero, `normal` at zero, `high` above.
+    step_queue_wait_duration: Histogram<NamespacePriority> = "tasker.step.queue_wait.duration", "ms", WORK;
     /// Failures that are tried again.
     steps_retries: Counter<Retry> = "tasker.steps.retries.total", "{retry}";
     /// Failures that might have been tried again, had there been an attempt left.
