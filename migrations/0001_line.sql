@@ -393,11 +393,7 @@ begin
     end if;
     insert into tasker.task_transitions (task_id, to_state, actor, reason)
     values (task, 'pending', 'sql', submit.reason);
-    if submit.run_at > clock_timestamp() then
-        insert into tasker.timers (kind, subject, task_id, due_at) values ('start', task, task, submit.run_at);
-    else
-        insert into pgmq.q_task_requests (vt, message) values (clock_timestamp(), jsonb_build_object('task_id', task));
-    end if;
+    insert into pgmq.q_task_requests (vt, message) values (clock_timestamp(), jsonb_build_object('task_id', task));
     return task;
 end
 $$;

@@ -9,12 +9,14 @@ use serde_json::json;
 use std::{collections::HashMap, sync::Arc};
 use tasker_shared::{
     id::{StepId, TaskId, TemplateId},
+    runtime::Topic,
     step::StepState,
     storage::{
         Session,
         reports::Ready,
         steps::{self, NewStep, NewSteps},
         tasks::{self, Ending, Pending},
+        timers,
     },
     task::TaskState,
     template::Compiled,
@@ -39,7 +41,7 @@ pub(crate) async fn initialize(
             continue;
         }
         if made.max_duration.is_some() {
-            committed.rings.insert(tasker_shared::runtime::Topic::Timers);
+            committed.rings.insert(Topic::Timers);
         }
         let roots = made.steps.into_iter().filter(|step| step.waiting_on == 0);
         ready.extend(roots.map(|step| (first(task.id, step), task.clone(), StepState::Pending)));
@@ -49,7 +51,7 @@ pub(crate) async fn initialize(
 }
 
 /// Makes the steps of tasks that were stored as pending: submitted by SQL, or delayed. One whose input its template
-/// refuses ends in `error` with the reason.
+/// refuses ends in `error` with the reason; one that is to start later gets its timer.
 pub(crate) async fn initialize_pending(
     orchestration: &Orchestration,
     session: &mut Session,
@@ -64,6 +66,7 @@ pub(crate) async fn initialize_pending(
     for task in &pending {
         let template = known(&templates, task.template_id)?;
         match template.validate_input(&task.input) {
+            Ok(()) if task.starts_at.is_some() => {}
             Ok(()) => accepted.push((info(task), Arc::clone(template))),
             Err(violation) => refused.push(Ending {
                 id: task.id,
@@ -76,6 +79,11 @@ pub(crate) async fn initialize_pending(
     if !refused.is_empty() {
         let ended = tasks::finalize(session, &refused, "orchestration").await?;
         committed.ended.extend(ended.into_iter().map(|ended| (ended, TaskState::Pending)));
+    }
+    let delayed: Vec<_> = pending.iter().filter_map(|task| Some((task.id, task.starts_at?))).collect();
+    if !delayed.is_empty() {
+        timers::set_starts(session, &delayed).await?;
+        committed.rings.insert(Topic::Timers);
     }
     initialize(orchestration, session, accepted, committed).await?;
     Ok(pending)

@@ -202,7 +202,12 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// A step of a task that goes on, or that can be reopened.
     async fn step(&mut self, name: &str) -> Result<Standing, Error> {
+        let state = self.task.state;
+        if state.is_final() && state != TaskState::Error {
+            return Err(Error::Illegal(format!("task {} is {state}; its steps stay as they are", self.task.id)));
+        }
         let mut all = operations::steps(&mut self.session, self.task.id).await?;
         match all.iter().position(|step| &*step.name == name) {
             Some(place) => Ok(all.swap_remove(place)),

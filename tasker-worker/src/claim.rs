@@ -22,14 +22,21 @@ use tasker_shared::{
     telemetry::{Span, Station, Trace, TraceParent, span_id},
     template::Compiled,
 };
+use tokio_util::sync::CancellationToken;
 
 /// What claimed steps run by.
 type Templates = HashMap<(TemplateId, String), Arc<Compiled>>;
 
 /// Claims as many steps of a namespace as there are free slots, and starts their handlers.
-pub(crate) async fn turn(core: &Core, served: &Served, wake: Wake) -> Result<Turn, storage::Error> {
-    // the semaphore is never closed
-    let Ok(first) = Arc::clone(&core.slots).acquire_owned().await else { return Ok(Turn::Empty) };
+pub(crate) async fn turn(
+    core: &Core,
+    served: &Served,
+    wake: Wake,
+    shutdown: &CancellationToken,
+) -> Result<Turn, storage::Error> {
+    // a worker that stops waits for no slot; the semaphore itself is never closed
+    let slot = shutdown.run_until_cancelled(Arc::clone(&core.slots).acquire_owned()).await;
+    let Some(Ok(first)) = slot else { return Ok(Turn::Empty) };
     let most = core.settings.claim_batch.max(1);
     let more = core.slots.available_permits().min(most - 1);
     let mut slots = first;

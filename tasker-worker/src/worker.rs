@@ -230,10 +230,10 @@ async fn claim_loop(core: Core, namespace: Name, shutdown: CancellationToken) {
     let served = Served::new(namespace);
     let bell = core.bell.subscribe(Topic::Steps(served.namespace.clone()));
     let poll = core.settings.poll_interval..=core.settings.poll_interval * IDLE_FACTOR;
-    let metrics = core.metrics().clone();
+    let (metrics, stop) = (core.metrics().clone(), shutdown.clone());
     consume("claim", metrics, bell, poll, shutdown, move |wake| {
-        let (core, served) = (core.clone(), served.clone());
-        async move { claim::turn(&core, &served, wake).await }
+        let (core, served, stop) = (core.clone(), served.clone(), stop.clone());
+        async move { claim::turn(&core, &served, wake, &stop).await }
     })
     .await;
 }

@@ -77,7 +77,8 @@ impl RetryPolicy {
 
 fn fibonacci(n: u64) -> u64 {
     let (mut a, mut b) = (0u64, 1u64);
-    for _ in 0..n {
+    // the 94th number is the first that does not fit
+    for _ in 0..n.min(94) {
         (a, b) = (b, a.saturating_add(b));
     }
     a
@@ -112,7 +113,7 @@ mod tests {
         let policy = RetryPolicy { jitter: false, ..RetryPolicy::default() };
         for backoff in Backoff::ALL {
             let policy = RetryPolicy { backoff: *backoff, ..policy.clone() };
-            assert!(policy.delay(u32::MAX.min(1_000_000), 0.0).as_millis() <= 60_000);
+            assert!(policy.delay(u32::MAX, 0.0).as_millis() <= 60_000);
         }
     }
 

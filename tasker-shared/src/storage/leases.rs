@@ -209,6 +209,7 @@ fn claim_sql(queue: &QueueName) -> String {
              delete from {table} q using seen
               where q.msg_id = seen.msg_id
                 and (seen.step_state is null or seen.step_state not in ('{enqueued}', '{in_progress}')
+                     or seen.step_state = '{enqueued}' and seen.task_state not in ('in_progress', 'paused')
                      or exists (select from withdrawn w where w.msg_id = seen.msg_id))
              returning seen.msg_id),
          history as (

@@ -124,6 +124,8 @@ pub struct Pending {
     pub traceparent: Option<String>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
+    /// When it is to start, where that is still to come.
+    pub starts_at: Option<DateTime<Utc>>,
 }
 
 /// Locks those of these tasks that are pending, in id order.
@@ -133,7 +135,8 @@ pub struct Pending {
 pub async fn lock_pending(session: &mut Session, ids: &[TaskId]) -> Result<Vec<Pending>, Error> {
     let query = sqlx::query_as(
         "-- lock_pending_tasks
-         select id, template_id, namespace, name, input, priority, correlation_id, traceparent, created_at
+         select id, template_id, namespace, name, input, priority, correlation_id, traceparent, created_at,
+                case when run_at > clock_timestamp() then run_at end as starts_at
            from tasker.tasks where id = any ($1) and state = 'pending' order by id for no key update",
     );
     session.fetch("lock_pending_tasks", query.bind(ids)).await

@@ -7,6 +7,7 @@ use crate::{
     step::{Edge, StepEvent, StepState},
     task::TaskState,
 };
+use chrono::{DateTime, Utc};
 use sqlx::types::Uuid;
 use std::time::Duration;
 
@@ -57,6 +58,22 @@ pub async fn next_due(session: &mut Session) -> Result<Option<Duration>, Error> 
     );
     let row: Option<(f64,)> = session.fetch_optional("next_timer", query).await?;
     Ok(row.map(|(seconds,)| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
+}
+
+/// Sets the timers of delayed tasks; one that is set stays.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn set_starts(session: &mut Session, tasks: &[(TaskId, DateTime<Utc>)]) -> Result<u64, Error> {
+    let query = sqlx::query(
+        "-- set_start_timers
+         insert into tasker.timers (kind, subject, task_id, due_at)
+         select 'start', t.id, t.id, t.due_at from unnest($1::uuid[], $2::timestamptz[]) t (id, due_at)
+         on conflict do nothing",
+    )
+    .bind(tasks.iter().map(|t| t.0).collect::<Vec<_>>())
+    .bind(tasks.iter().map(|t| t.1).collect::<Vec<_>>());
+    session.execute("set_start_timers", query).await
 }
 
 /// A step that is enqueued anew, with what its doorbell says.

@@ -1,7 +1,7 @@
 //! Traces, logs and the export of metrics.
 //!
 //! [`init`] makes everything from the `[telemetry]` section and the standard `OTEL_*` variables. Metrics go through the
-//! OpenTelemetry SDK into the series store ([`store`]), from which they are exported and scraped; spans and log records
+//! OpenTelemetry SDK into the series store (`store`), from which they are exported and scraped; spans and log records
 //! wait in bounded outboxes. No exporter is ever in the way of those who record.
 
 pub mod context;
