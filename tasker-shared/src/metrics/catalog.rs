@@ -139,7 +139,7 @@ catalog! {
     step_result_processing_duration: Histogram<StepResult> = "tasker.step_result.processing.duration", "ms", FAST;
     /// Tasks in each state; final states are not counted.
     tasks_active: Gauge<InState> = "tasker.tasks.active", "{task}";
-    /// Steps that wait for a worker.
+    /// Steps that wait for a worker: what can be read now from the queue of their namespace.
     steps_ready: Gauge<Namespace> = "tasker.steps.ready", "{step}";
 
     /// Step executions begun.
@@ -220,6 +220,12 @@ catalog! {
     runtime_loops_in_flight: Gauge<Loop> = "tasker.runtime.loops_in_flight", "{turn}";
     /// Turns of a loop.
     runtime_loop_runs: Counter<LoopRun> = "tasker.runtime.loop_runs.total", "{turn}";
+    /// Tasks of the runtime that have not ended.
+    runtime_tasks_alive: Gauge<()> = "tasker.runtime.tasks_alive", "{task}";
+    /// Tasks of the runtime that wait for a thread, in the queue that all threads share.
+    runtime_tasks_queued: Gauge<()> = "tasker.runtime.tasks_queued", "{task}";
+    /// Threads of the runtime.
+    runtime_threads: Gauge<()> = "tasker.runtime.threads", "{thread}";
     /// Workers whose heartbeat is fresh.
     workers_live: Gauge<Namespace> = "tasker.workers.live", "{worker}";
     /// Heartbeats that could not be stored.
@@ -267,6 +273,8 @@ catalog! {
     db_oldest_snapshot_age: FloatGauge<()> = "tasker.db.oldest_snapshot_age", "s";
     /// How full the notification queue of PostgreSQL is, from 0 to 1.
     db_notification_queue_usage: FloatGauge<()> = "tasker.db.notification_queue_usage", "";
+    /// Bytes that PostgreSQL wrote ahead, for all databases of the server, seen by the process that samples.
+    db_wal: Counter<()> = "tasker.db.wal.total", "By";
 }
 
 /// Every instrument of the catalogue; cheap to clone.

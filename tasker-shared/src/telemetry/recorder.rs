@@ -71,6 +71,7 @@ impl Recorder {
             let _already_woken = relieve.try_send(());
         });
         let metrics = Metrics::with_pressure(&provider.meter("tasker"), &pressure);
+        metrics.begin_at_zero();
         let store = Store::new(bounds, sampler, nanos(SystemTime::now()));
         let recorder = Arc::new(Self {
             reader,
