@@ -4,8 +4,8 @@
 use super::{Label, Metrics, labels};
 use crate::{
     queue::{STEP_RESULTS, TASK_REQUESTS},
-    step::{StepEvent, StepState},
-    task::state::{TaskEvent, TaskState},
+    step::StepState,
+    task::state::TaskState,
 };
 use std::collections::BTreeSet;
 
@@ -30,18 +30,13 @@ impl Metrics {
                 counter.add(0, labels::Queue { queue: Label::from(queue) });
             }
         }
+        // two events may lead over the same edge
         self.tasks_transitions.add(0, labels::TaskTransition { from: None, to: TaskState::Pending });
-        for (from, to) in edges(TaskState::ALL, TaskEvent::ALL, |from, event| from.on(event).ok()) {
+        for (from, to) in TaskState::edges().map(|(from, _, to)| (from, to)).collect::<BTreeSet<_>>() {
             self.tasks_transitions.add(0, labels::TaskTransition { from: Some(from), to });
         }
-        for (from, to) in edges(StepState::ALL, StepEvent::ALL, |from, event| from.on(event).ok()) {
+        for (from, to) in StepState::edges().map(|(from, _, to)| (from, to)).collect::<BTreeSet<_>>() {
             self.steps_transitions.add(0, labels::StepTransition { from: Some(from), to });
         }
     }
-}
-
-/// Two events may lead over the same edge.
-fn edges<S: Copy + Ord, E: Copy>(states: &[S], events: &[E], on: impl Fn(S, E) -> Option<S>) -> BTreeSet<(S, S)> {
-    let pairs = states.iter().flat_map(|from| events.iter().map(move |event| (*from, *event)));
-    pairs.filter_map(|(from, event)| Some((from, on(from, event)?))).collect()
 }
