@@ -37,11 +37,13 @@ pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, stor
 
 async fn suspects(orchestration: &Orchestration) -> Result<BTreeSet<TaskId>, storage::Error> {
     let older = orchestration.settings().stalled_after;
-    let mut session = orchestration.database().session("repair_look").await?;
+    let mut session = orchestration.database().begin("repair_look").await?;
+    repair::prepare(&mut session).await?;
     let mut found: BTreeSet<TaskId> = repair::standing_still(&mut session, older, BATCH).await?.into_iter().collect();
     for namespace in templates::namespaces(&mut session).await? {
         found.extend(repair::without_message(&mut session, &namespace, older, BATCH).await?);
     }
+    session.rollback().await?;
     Ok(found)
 }
 

@@ -125,7 +125,9 @@ const PROCESS: &str = "
     applied as (
         update tasker_floor.steps s set state = 'complete', finished_at = clock_timestamp()
           from popped p where s.id = p.step_id returning s.id, s.task_id),
+    locked as materialized (
+        select t.id from tasker_floor.tasks t where t.id in (select task_id from applied) order by t.id for no key update),
     task as (
-        update tasker_floor.tasks t set active_steps = 0 from (select distinct task_id from applied) a where t.id = a.task_id)
+        update tasker_floor.tasks t set active_steps = 0 from locked l where t.id = l.id)
     insert into tasker_floor.history (task_id, step_id, from_state, to_state, attempt, actor)
     select task_id, id, 'reported', 'complete', 1, 'orchestration' from applied";

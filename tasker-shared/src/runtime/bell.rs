@@ -257,7 +257,9 @@ async fn listen(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
             heard = listen_once(&bell, &pool, &mut delay) => heard,
             () = shutdown.cancelled() => return,
         };
-        if let Err(error) = heard {
+        if let Err(error) = heard
+            && !shutdown.is_cancelled()
+        {
             tracing::warn!(%error, retry_in_ms = delay.as_millis(), "lost the listening connection; polling goes on");
         }
         tokio::select! { () = sleep(delay) => {}, () = shutdown.cancelled() => return }

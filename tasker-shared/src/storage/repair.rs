@@ -11,6 +11,18 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Lets the statements below read whole tables, for the rest of the transaction: they look at everything that is open.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn prepare(session: &mut Session) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- plan_for_many_rows
+         select set_config(s, 'on', true) from unnest(array['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) s",
+    );
+    session.execute("plan_for_many_rows", query).await.map(drop)
+}
+
 /// Tasks of a namespace with steps that are enqueued, or claimed with a lease, and have no message.
 ///
 /// # Errors
