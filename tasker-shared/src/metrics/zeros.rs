@@ -4,7 +4,7 @@
 use super::{Label, Metrics, labels};
 use crate::{
     queue::{STEP_RESULTS, TASK_REQUESTS},
-    step::StepState,
+    step::Edge,
     task::state::TaskState,
 };
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ impl Metrics {
         for (from, to) in TaskState::edges().map(|(from, _, to)| (from, to)).collect::<BTreeSet<_>>() {
             self.tasks_transitions.add(0, labels::TaskTransition { from: Some(from), to });
         }
-        for (from, to) in StepState::edges().map(|(from, _, to)| (from, to)).collect::<BTreeSet<_>>() {
+        for (from, to) in Edge::all().map(|edge| (edge.from, edge.to)).collect::<BTreeSet<_>>() {
             self.steps_transitions.add(0, labels::StepTransition { from: Some(from), to });
         }
     }
