@@ -372,7 +372,7 @@ begin
         raise exception 'template %/% asks for an idempotency_key', submit.namespace, submit.name
             using errcode = 'not_null_violation';
     end if;
-    if submit.input is null or submit.priority is null or submit.tags is null then
+    if submit.input is null or submit.priority is null or submit.tags is null or array_position(submit.tags, null) is not null then
         raise exception 'input, priority and tags must not be null' using errcode = 'not_null_violation';
     end if;
     if submit.traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' then

@@ -108,6 +108,7 @@ pub async fn retry_step(
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
     let standing = work.step(step).await?;
+    work.may_move_steps(true)?;
     may(&standing, StepEvent::Reopen)?;
     work.reopen_steps(Some(step)).await?;
     let to = work.reopen_task().await?;
@@ -126,6 +127,7 @@ pub async fn cancel_step(
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
     let standing = work.step(step).await?;
+    work.may_move_steps(false)?;
     may(&standing, StepEvent::Cancel)?;
     work.move_steps(Some(step), StepEvent::Cancel, None).await?;
     work.committed.rings.insert(Topic::Stopped);
@@ -146,6 +148,7 @@ pub async fn resolve_step(
     let action = Action { reason: resolution.reason.clone(), by: resolution.by.clone() };
     let mut work = Work::begin(orchestration, task, &action).await?;
     let standing = work.step(step).await?;
+    work.may_move_steps(true)?;
     may(&standing, StepEvent::Resolve)?;
     work.check_result(step, &resolution.result).await?;
     work.move_steps(Some(step), StepEvent::Resolve, Some(&resolution.result)).await?;
@@ -183,6 +186,18 @@ impl<'a> Work<'a> {
     fn may(&self, event: TaskEvent) -> Result<TaskState, Error> {
         let refused = |e: tasker_shared::task::state::Illegal| Error::Illegal(format!("task {}: {e}", self.task.id));
         self.task.state.on(event).map_err(refused)
+    }
+
+    /// Whether steps may still be moved one by one: not when the task has ended, unless it failed and the action reopens it.
+    fn may_move_steps(&self, reopens: bool) -> Result<(), Error> {
+        match self.task.state {
+            TaskState::Error if reopens => Ok(()),
+            state if state.is_final() => Err(Error::Illegal(format!(
+                "task {} has ended: it is {state}; its steps stay as they are",
+                self.task.id
+            ))),
+            _ => Ok(()),
+        }
     }
 
     async fn move_task(&mut self, event: TaskEvent) -> Result<TaskState, Error> {

@@ -1,24 +1,57 @@
 //! Orchestration and worker in this process, on a database of their own.
 
-use crate::TestDatabase;
+use crate::{TestDatabase, templates::NAMESPACE};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tasker_orchestration::{Orchestration, query, submit, templates};
 use tasker_shared::{
     api::{ApplyTemplate, SubmitTask, Submitted, TaskDetail},
     id::TaskId,
     metrics::Metrics,
+    queue::QueueName,
     runtime::Bell,
+    step::StepState,
     storage::{Database, Options},
+    task::TaskState,
     telemetry::Tracing,
 };
-use tasker_worker::Worker;
-use tokio::task::JoinSet;
+use tasker_worker::{Worker, handler::Limits};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// The longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a wait sleeps between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A worker of a running system.
+#[derive(Debug)]
+pub struct RunningWorker {
+    stop: CancellationToken,
+    abort: AbortHandle,
+}
+
+impl RunningWorker {
+    /// Lets it drain.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends it without a word, as `kill -9` does: no report, no heartbeat, no drain. Handlers that run are not heard again.
+    pub fn vanish(&self) {
+        self.abort.abort();
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn ended(&self) -> Result<()> {
+        eventually("the worker has ended", async || Ok(self.abort.is_finished())).await
+    }
+}
 
 /// A running system.
 #[derive(Debug)]
@@ -58,6 +91,7 @@ pub fn worker_settings() -> tasker_worker::Settings {
         lease: Duration::from_secs(2),
         heartbeat_interval: Duration::from_millis(500),
         shutdown_grace: Duration::from_secs(5),
+        limits: Limits { grace: Duration::from_millis(100), ..Limits::default() },
         ..tasker_worker::Settings::default()
     }
 }
@@ -91,29 +125,53 @@ impl System {
     /// # Errors
     /// The database cannot be had.
     pub async fn start_with(settings: tasker_orchestration::Settings, metrics: Metrics) -> Result<Self> {
+        Self::start_traced(settings, metrics, Tracing::disabled()).await
+    }
+
+    /// An orchestration without workers, with these settings, metrics and traces.
+    ///
+    /// # Errors
+    /// The database cannot be had.
+    pub async fn start_traced(
+        settings: tasker_orchestration::Settings,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> Result<Self> {
         let test_database = TestDatabase::create().await?;
         let database = connect(&test_database.url, metrics).await?;
         let shutdown = CancellationToken::new();
         let bell = Bell::start(database.pool(), shutdown.clone());
-        let orchestration = Orchestration::new(database.clone(), bell, Tracing::disabled(), settings);
+        let orchestration = Orchestration::new(database.clone(), bell, tracing, settings);
         let mut running = JoinSet::new();
         running.spawn(tasker_orchestration::service::run(orchestration.clone(), shutdown.clone()));
         Ok(Self { test_database, database, orchestration, shutdown, running })
+    }
+
+    /// Adds an orchestration with connections and a bell of its own, as another process has them.
+    ///
+    /// # Errors
+    /// The database cannot be had.
+    pub async fn add_orchestration(&mut self, settings: tasker_orchestration::Settings) -> Result<Orchestration> {
+        let database = connect(&self.test_database.url, Metrics::disabled()).await?;
+        let bell = Bell::start(database.pool(), self.shutdown.clone());
+        let orchestration = Orchestration::new(database, bell, Tracing::disabled(), settings);
+        self.running.spawn(tasker_orchestration::service::run(orchestration.clone(), self.shutdown.clone()));
+        Ok(orchestration)
     }
 
     /// Adds a worker.
     ///
     /// # Errors
     /// Two of its handlers have one name.
-    pub fn add_worker(&mut self, builder: tasker_worker::Builder) -> Result<CancellationToken> {
+    pub fn add_worker(&mut self, builder: tasker_worker::Builder) -> Result<RunningWorker> {
         let (database, bell) = (self.database.clone(), self.orchestration.bell().clone());
-        let worker: Worker = builder.build(database, bell, Tracing::disabled())?;
+        let worker: Worker = builder.build(database, bell, self.orchestration.tracing().clone())?;
         let stop = self.shutdown.child_token();
         let stopping = stop.clone();
-        self.running.spawn(async move {
+        let abort = self.running.spawn(async move {
             worker.run(stopping).await.expect("the worker runs");
         });
-        Ok(stop)
+        Ok(RunningWorker { stop, abort })
     }
 
     /// Registers a template.
@@ -135,6 +193,97 @@ impl System {
             SubmitTask { namespace: namespace.to_owned(), name: name.to_owned(), input, ..SubmitTask::default() };
         let mut answers = submit::submit(&self.orchestration, vec![task]).await?;
         Ok(answers.remove(0)?)
+    }
+
+    /// Submits one task of a template of [`crate::templates`], with an empty input.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn begin(&self, name: &str) -> Result<TaskId> {
+        Ok(self.submit(NAMESPACE, name, serde_json::json!({})).await?.task_id)
+    }
+
+    /// Registers a template of [`crate::templates`] and submits one task of it, with an empty input.
+    ///
+    /// # Errors
+    /// One of them is refused.
+    pub async fn begin_new(&self, source: &str) -> Result<TaskId> {
+        self.apply(source).await?;
+        let name = source.lines().find_map(|line| line.strip_prefix("name: ")).context("the template has a name")?;
+        self.begin(name).await
+    }
+
+    /// A task as it stands.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub async fn detail(&self, task: TaskId) -> Result<TaskDetail> {
+        Ok(query::detail(&self.orchestration, task).await?)
+    }
+
+    /// Waits until a task is in `state`.
+    ///
+    /// # Errors
+    /// It does not come there in time.
+    pub async fn task_is(&self, task: TaskId, state: TaskState) -> Result<()> {
+        let what = format!("task {task} is {state}");
+        eventually(&what, async || Ok(self.detail(task).await?.summary.state == state)).await
+    }
+
+    /// Waits until a step is in `state`.
+    ///
+    /// # Errors
+    /// It does not come there in time.
+    pub async fn step_is(&self, task: TaskId, step: &str, state: StepState) -> Result<()> {
+        let what = format!("step {step} is {state}");
+        eventually(&what, async || {
+            Ok(self.detail(task).await?.steps.iter().any(|s| s.name == step && s.state == state))
+        })
+        .await
+    }
+
+    /// The states of a task's steps, as `name=state`, in the order of the template.
+    ///
+    /// # Errors
+    /// The task does not exist.
+    pub async fn states(&self, task: TaskId) -> Result<String> {
+        let steps = self.detail(task).await?.steps;
+        Ok(steps.iter().map(|step| format!("{}={}", step.name, step.state)).collect::<Vec<_>>().join(" "))
+    }
+
+    /// Runs a statement of the test's own.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses.
+    pub async fn execute(&self, sql: &str) -> Result<u64> {
+        Ok(sqlx::raw_sql(sql).execute(self.database.pool()).await?.rows_affected())
+    }
+
+    /// Asks for one number.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses.
+    pub async fn count(&self, sql: &str) -> Result<i64> {
+        Ok(sqlx::query_scalar(sql).fetch_one(self.database.pool()).await?)
+    }
+
+    /// How many messages all queues hold.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses.
+    pub async fn messages(&self) -> Result<i64> {
+        let queues: Vec<String> =
+            sqlx::query_scalar("select queue_name from pgmq.list_queues()").fetch_all(self.database.pool()).await?;
+        let mut messages = 0;
+        for queue in queues {
+            messages += self.count(&format!("select count(*) from pgmq.q_{queue}")).await?;
+        }
+        Ok(messages)
+    }
+
+    /// The table of the queue of [`NAMESPACE`].
+    pub fn queue() -> String {
+        QueueName::of_namespace(NAMESPACE).table()
     }
 
     /// Waits until a task has ended.
@@ -162,28 +311,46 @@ impl System {
         Ok(history.transitions.into_iter().map(line).collect())
     }
 
-    /// Stops everything, checks that no queue holds a message and no task is open, and drops the database.
+    /// Checks that no queue holds a message (those of stopped steps may need a moment) and no task is open, stops
+    /// everything, and drops the database.
     ///
     /// # Errors
     /// Something is left.
-    pub async fn finish(mut self) -> Result<()> {
-        let open: i64 = sqlx::query_scalar("select count(*) from tasker.tasks where finished_at is null")
-            .fetch_one(self.database.pool())
-            .await?;
+    pub async fn finish(self) -> Result<()> {
+        eventually("no queue holds a message", async || Ok(self.messages().await? == 0)).await?;
+        let open = self.count("select count(*) from tasker.tasks where finished_at is null").await?;
+        anyhow::ensure!(open == 0, "{open} tasks are open");
+        self.close().await
+    }
+
+    /// Stops everything and drops the database, whatever is left.
+    ///
+    /// # Errors
+    /// A part of the system panicked.
+    pub async fn close(mut self) -> Result<()> {
         self.shutdown.cancel();
         while let Some(ended) = self.running.join_next().await {
-            ended?;
+            match ended {
+                Err(vanished) if vanished.is_cancelled() => {}
+                ended => ended?,
+            }
         }
-        let queues: Vec<String> =
-            sqlx::query_scalar("select queue_name from pgmq.list_queues()").fetch_all(self.database.pool()).await?;
-        for queue in queues {
-            let left: i64 = sqlx::query_scalar(&format!("select count(*) from pgmq.q_{queue}"))
-                .fetch_one(self.database.pool())
-                .await?;
-            anyhow::ensure!(left == 0, "queue {queue} holds {left} messages");
-        }
-        anyhow::ensure!(open == 0, "{open} tasks are open");
         self.database.pool().close().await;
         self.test_database.drop().await
     }
+}
+
+/// Looks again and again until `is_so`.
+///
+/// # Errors
+/// It is not in time, or the look fails.
+pub async fn eventually(what: &str, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !is_so().await? {
+        if started.elapsed() > PATIENCE {
+            bail!("waited for {PATIENCE:?} in vain until {what}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }

@@ -14,7 +14,6 @@ pub mod probe;
 mod reference;
 pub mod spec;
 pub mod values;
-mod zeros;
 
 pub use catalog::{CATALOG, Metrics};
 pub use instrument::{Counter, FloatGauge, Gauge, Held, Histogram, UpDownCounter};

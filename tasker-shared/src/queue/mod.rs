@@ -27,6 +27,12 @@ pub const STEP_RESULTS: &str = "step_results";
 /// How much earlier one point of priority lets a step be read, in seconds.
 pub const HEAD_START_SECONDS: i32 = 60;
 
+/// The lowest priority; it has no head start.
+pub const LOWEST_PRIORITY: i32 = -100;
+
+/// How much earlier than without a head start the highest priority is read, in seconds.
+pub const LONGEST_HEAD_START_SECONDS: i32 = HEAD_START_SECONDS * 2 * -LOWEST_PRIORITY;
+
 /// The longest part of a namespace's name that fits into the name of its queue, in bytes.
 const LONGEST_PLAIN: usize = 36;
 
@@ -119,7 +125,7 @@ pub async fn take(session: &mut Session, queue: &'static str, limit: i64) -> Res
              select msg_id from pgmq.q_{queue} where vt <= clock_timestamp()
               order by vt limit $1 for update skip locked)
          delete from pgmq.q_{queue} q where q.msg_id = any (array (select msg_id from visible))
-         returning q.msg_id, q.read_ct, q.enqueued_at, q.message, q.headers"
+         returning q.msg_id, q.read_ct, q.enqueued_at, coalesce(q.message, 'null') as message, q.headers"
     );
     let door = Door::of(queue);
     let taken: Result<Vec<Message>, Error> = session.fetch("take_messages", sqlx::query_as(&sql).bind(limit)).await;
@@ -137,7 +143,7 @@ pub async fn take(session: &mut Session, queue: &'static str, limit: i64) -> Res
 pub async fn read_one(session: &mut Session, queue: &'static str, seconds: i32) -> Result<Option<Message>, Error> {
     let query = sqlx::query_as(
         "-- read_message
-         select msg_id, read_ct, enqueued_at, message, headers from pgmq.read($1, $2, 1)",
+         select msg_id, read_ct, enqueued_at, coalesce(message, 'null') as message, headers from pgmq.read($1, $2, 1)",
     );
     let door = Door::of(queue);
     let read: Result<Option<Message>, Error> =
@@ -235,7 +241,7 @@ pub async fn send_steps(session: &mut Session, queue: &QueueName, steps: &[StepM
     let sql = format!(
         "-- send_steps
          insert into {} (vt, message, headers)
-         select clock_timestamp() - m.priority * interval '{HEAD_START_SECONDS} seconds',
+         select clock_timestamp() - (m.priority - {LOWEST_PRIORITY}) * interval '{HEAD_START_SECONDS} seconds',
                 jsonb_build_object('task_id', m.task_id, 'step_id', m.step_id),
                 jsonb_build_object('correlation_id', m.correlation_id, 'traceparent', m.traceparent)
            from unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::uuid[], $5::text[])

@@ -3,6 +3,9 @@
 use super::{Failure, RetryPolicy, StepEvent};
 use std::time::Duration;
 
+/// The longest delay that a handler can ask for: 30 days. What it asks beyond that is taken for a mistake.
+const LONGEST_ASKED: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What becomes of a reported step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -30,7 +33,7 @@ impl Verdict {
 
 /// Decides on a report. `failures` counts this one too; `random` is uniform in `0.0..1.0`.
 ///
-/// A delay asked for by the handler wins over a shorter back-off.
+/// A delay asked for by the handler wins over a shorter back-off; it counts for 30 days at most.
 pub fn verdict(failure: Option<&Failure>, failures: u32, policy: &RetryPolicy, random: f64) -> Verdict {
     let Some(failure) = failure else { return Verdict::Complete };
     if !failure.retryable || !policy.retryable {
@@ -40,7 +43,7 @@ pub fn verdict(failure: Option<&Failure>, failures: u32, policy: &RetryPolicy, r
         return Verdict::Fail { exhausted: true };
     }
     let backoff = policy.delay(failures, random);
-    Verdict::Retry(failure.retry_after().map_or(backoff, |asked| asked.max(backoff)))
+    Verdict::Retry(failure.retry_after().map_or(backoff, |asked| asked.min(LONGEST_ASKED).max(backoff)))
 }
 
 #[cfg(test)]
@@ -97,6 +100,12 @@ mod tests {
         let mut failure = failure(FailureKind::HandlerError);
         failure.retry_after_ms = Some(5_000);
         assert_eq!(verdict(Some(&failure), 1, &POLICY, 0.0), Verdict::Retry(Duration::from_secs(5)));
+        failure.retry_after_ms = Some(u64::MAX);
+        assert_eq!(
+            verdict(Some(&failure), 1, &POLICY, 0.0),
+            Verdict::Retry(Duration::from_secs(30 * 24 * 3600)),
+            "PostgreSQL could not store it"
+        );
         failure.retry_after_ms = Some(1);
         assert_eq!(verdict(Some(&failure), 1, &POLICY, 0.0), Verdict::Retry(Duration::from_millis(100)));
     }

@@ -5,7 +5,7 @@ use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
     queue::{
-        QueueName,
+        self, QueueName,
         traffic::{Door, Traffic},
     },
     step::{Edge, StepEvent, StepState},
@@ -168,14 +168,17 @@ fn claim_sql(queue: &QueueName) -> String {
              select msg_id, read_ct, case when message->>'step_id' ~ {uuid} then (message->>'step_id')::uuid end as step_id
                from {table} where vt <= clock_timestamp() order by vt limit $1 for update skip locked),
          seen as materialized (
-             select v.msg_id, v.read_ct, v.step_id, s.state as step_state, s.task_id, t.state as task_state
+             select v.msg_id, v.read_ct, v.step_id, s.state as step_state, s.task_id, t.state as task_state,
+                    -- a second message of a step, or one that never was the lease of a step that runs, asks for nothing
+                    row_number() over (partition by v.step_id order by v.read_ct desc, v.msg_id) > 1
+                    or s.state = '{in_progress}' and v.read_ct = 0 as is_copy
                from visible v left join tasker.steps s on s.id = v.step_id left join tasker.tasks t on t.id = s.task_id),
          claimed as (
              update tasker.steps s
                 set state = '{in_progress}', attempt = s.attempt + 1, worker_id = $2, progress = null,
                     started_at = clock_timestamp(), reported_at = null
                from seen join tasker.tasks t on t.id = seen.task_id
-              where s.id = seen.step_id and s.state = seen.step_state
+              where s.id = seen.step_id and s.state = seen.step_state and not seen.is_copy
                 and (s.state = '{enqueued}' and seen.task_state = 'in_progress' or s.state = '{in_progress}')
              returning seen.msg_id, seen.read_ct, seen.step_state as from_state, s.id as step_id, s.name as step_name,
                        s.attempt, s.failures, s.max_attempts, s.timeout_ms, s.enqueued_at, s.started_at,
@@ -194,11 +197,11 @@ fn claim_sql(queue: &QueueName) -> String {
          withdrawn as (
              update tasker.steps s set state = '{pending}', enqueued_at = null
                from seen join paused on paused.id = seen.task_id
-              where s.id = seen.step_id and s.state = '{enqueued}'
+              where s.id = seen.step_id and s.state = '{enqueued}' and not seen.is_copy
              returning s.id as step_id, s.task_id, s.attempt, seen.msg_id),
          unreadable as (
              insert into tasker.dead_letters (id, reason, queue, message, headers, detail, read_count)
-             select tasker.uuid_v7(), 'unreadable', $5, q.message, q.headers, 'the message has no step_id', q.read_ct
+             select tasker.uuid_v7(), 'unreadable', $5, coalesce(q.message, 'null'), q.headers, 'the message has no step_id', q.read_ct
                from {table} q join seen on seen.msg_id = q.msg_id where seen.step_id is null),
          archived as (
              insert into {archive} (msg_id, read_ct, enqueued_at, vt, message, headers)
@@ -208,7 +211,7 @@ fn claim_sql(queue: &QueueName) -> String {
          gone as (
              delete from {table} q using seen
               where q.msg_id = seen.msg_id
-                and (seen.step_state is null or seen.step_state not in ('{enqueued}', '{in_progress}')
+                and (seen.step_state is null or seen.is_copy or seen.step_state not in ('{enqueued}', '{in_progress}')
                      or seen.step_state = '{enqueued}' and seen.task_state not in ('in_progress', 'paused')
                      or exists (select from withdrawn w where w.msg_id = seen.msg_id))
              returning seen.msg_id),
@@ -279,7 +282,7 @@ pub async fn extend(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// Gives leases back: the steps are enqueued again and visible at once.
+/// Gives leases back: the steps are enqueued again, before all others, and the claim does not count against them.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -297,11 +300,13 @@ pub async fn release(
               where s.id = h.step_id and s.state = '{from}' and s.attempt = h.attempt
              returning s.id as step_id, s.task_id, s.attempt, h.msg_id),
          freed as (
-             update {table} q set vt = clock_timestamp() from released r where q.msg_id = r.msg_id),
+             update {table} q set vt = clock_timestamp() - interval '{first} seconds', read_ct = greatest(q.read_ct - 1, 0)
+               from released r where q.msg_id = r.msg_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
              select task_id, step_id, '{from}', '{to}', attempt, 'worker:' || $4, 'the worker stops' from released)
          select step_id from released",
+        first = queue::LONGEST_HEAD_START_SECONDS,
         from = RELEASE.from,
         to = RELEASE.to,
         table = queue.table(),

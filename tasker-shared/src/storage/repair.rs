@@ -98,12 +98,18 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
           where s.task_id = $1 and s.state = 'reported' and s.reported_at < clock_timestamp() - make_interval(secs => $2)
             and not exists (select from pgmq.q_{STEP_RESULTS} q where q.message->>'step_id' = s.id::text)"
     );
-    let timers = "-- mend_timers
+    let timers = format!(
+        "-- mend_timers
          insert into tasker.timers (kind, subject, task_id, due_at)
          select 'retry', s.id, s.task_id, case when t.state = 'paused' then 'infinity' else s.retry_at end
            from tasker.steps s join tasker.tasks t on t.id = s.task_id
           where s.task_id = $1 and s.state = 'waiting_for_retry'
-         on conflict do nothing";
+         union all
+         select 'start', t.id, t.id, t.run_at from tasker.tasks t
+          where t.id = $1 and t.state = 'pending' and t.run_at > clock_timestamp()
+            and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
+         on conflict do nothing"
+    );
     let steps = format!(
         "-- mend_doorbells
          with lost as materialized (
@@ -131,7 +137,7 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
     );
     let seconds = older.as_secs_f64();
     let reports = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;
-    let timers = session.execute("mend_timers", sqlx::query(timers).bind(task)).await?;
+    let timers = session.execute("mend_timers", sqlx::query(&timers).bind(task)).await?;
     let steps = session.execute("mend_doorbells", sqlx::query(&steps).bind(task).bind(seconds)).await?;
     let requests = session.execute("mend_request", sqlx::query(&requests).bind(task)).await?;
     let queues: [(Label, u64); 3] =

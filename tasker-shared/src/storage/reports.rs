@@ -62,7 +62,13 @@ pub async fn store(
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor)
              select task_id, step_id, '{from}', '{to}', attempt, 'worker:' || $7 from reported),
-         gone as (delete from {table} q using reported r where q.msg_id = r.msg_id),
+         -- nothing will ever claim the message of a step that an operator stopped meanwhile
+         stopped as (
+             select r.msg_id from report r join tasker.steps s on s.id = r.step_id
+              where s.attempt = r.attempt and s.finished_at is not null),
+         gone as (
+             delete from {table} q
+              where q.msg_id in (select msg_id from reported union all select msg_id from stopped)),
          sent as (
              insert into pgmq.q_{STEP_RESULTS} (vt, message)
              select clock_timestamp(), jsonb_build_object('task_id', task_id, 'step_id', step_id, 'attempt', attempt)
@@ -136,14 +142,15 @@ pub struct Reported {
 pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Result<Vec<Reported>, Error> {
     let sql = format!(
         "-- lock_reported
-         with popped as (select * from unnest($1::uuid[], $2::uuid[], $3::integer[]) p (step_id, task_id, attempt)),
+         with popped as (select distinct * from unnest($1::uuid[], $2::uuid[], $3::integer[]) p (step_id, task_id, attempt)),
          locked as materialized (
              select t.* from tasker.tasks t where t.id in (select task_id from popped) order by t.id for no key update)
          select s.id as step_id, s.name as step_name, s.attempt, s.failures, s.outcome, s.error, s.started_at, s.reported_at,
                 s.worker_id, t.id as task_id, t.template_id, t.environment, t.namespace, t.name as task_name,
                 t.state as task_state, t.priority, t.correlation_id, t.traceparent
            from popped p join locked t on t.id = p.task_id
-           join tasker.steps s on s.id = p.step_id and s.attempt = p.attempt and s.state = '{reported}'",
+           join tasker.steps s
+             on s.id = p.step_id and s.task_id = t.id and s.attempt = p.attempt and s.state = '{reported}'",
         reported = COMPLETE.from,
     );
     let query = sqlx::query_as(&sql)

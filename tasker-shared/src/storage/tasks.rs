@@ -52,7 +52,7 @@ pub async fn insert(session: &mut Session, tasks: &[NewTask]) -> Result<Vec<Task
              select id, 'pending', coalesce('submitter:' || initiator, 'orchestration'), reason from accepted),
          timer as (
              insert into tasker.timers (kind, subject, task_id, due_at)
-             select 'start', id, id, run_at from accepted where run_at > clock_timestamp())
+             select 'start', id, id, run_at from accepted where run_at is not null)
          select id from accepted",
     )
     .bind(tasks.iter().map(|t| t.id).collect::<Vec<_>>())

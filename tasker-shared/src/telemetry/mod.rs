@@ -19,6 +19,7 @@ mod store;
 mod tests;
 pub mod trace;
 mod transport;
+mod zeros;
 
 pub use context::{Station, TraceParent, span_id, trace_id};
 pub use error::Error;
