@@ -8,6 +8,7 @@ mod handlers;
 mod http;
 mod layers;
 mod line;
+mod observability;
 mod operations;
 mod process;
 mod process_refusals;
