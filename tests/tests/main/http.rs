@@ -169,7 +169,7 @@ impl Contract {
     /// The refusals of every route that takes a JSON body.
     async fn refuses_bodies(&self, path: &str) -> Result<()> {
         for (status, media_type, body) in [
-            (400, "application/json", "{\"reason\": "),
+            (400, "application/json", "{"),
             (415, "text/plain", "{}"),
             (422, "application/json", "{\"unknown_key\": 1}"),
             (413, "application/json", &format!("{{\"reason\": \"{}\"}}", "x".repeat(9_000))),
@@ -240,9 +240,10 @@ async fn every_documented_answer_is_given_and_no_other() -> Result<()> {
         api.refuses_bodies(&path(&complete)).await?;
     }
     let task = api.open().await?;
-    for action in ["pause", "resume", "steps/a/cancel", "cancel"] {
+    for action in ["pause", "resume", "cancel"] {
         api.expect(200, &format!("{task}/{action}"), &nothing).await?;
     }
+    api.expect(200, &format!("{}/steps/a/cancel", api.open().await?), &nothing).await?;
     api.expect(200, &format!("{failed}/retry"), &json!({"by": "ada", "reason": "again"})).await?;
     assert_eq!(api.get(&format!("{failed}/wait")).await?.body["state"], "error");
     api.expect(200, &format!("{failed}/steps/only/retry"), &nothing).await?;
@@ -277,7 +278,7 @@ async fn refusals_name_the_place_and_what_to_do() -> Result<()> {
     assert!(input.body["errors"][0].as_str().is_some_and(|e| e.contains("/size")), "{}", input.body);
 
     let syntax = api.typed("/v1/tasks", "application/json", "{\"namespace\":\n nonsense}").await?;
-    assert!(title(&syntax).contains("line 2 column 2"), "{}", syntax.body);
+    assert!(title(&syntax).contains("line 2 column"), "{}", syntax.body);
     let yaml = api.yaml("/v1/templates", "name: [\n").await?;
     assert_eq!(yaml.status, 422);
     assert!(
