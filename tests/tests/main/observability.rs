@@ -47,7 +47,8 @@ fn rules(file: &str) -> Vec<Rule> {
         }
     }
     for rule in &mut rules {
-        let start = rule.lines.iter().position(|line| line.trim().starts_with("expr:")).expect("a rule has an expression");
+        let start =
+            rule.lines.iter().position(|line| line.trim().starts_with("expr:")).expect("a rule has an expression");
         let indent = |line: &str| line.len() - line.trim_start().len();
         let own = indent(&rule.lines[start]);
         let more = rule.lines[start + 1..].iter().take_while(|line| indent(line) > own);
@@ -60,8 +61,20 @@ fn rules(file: &str) -> Vec<Rule> {
 /// The names of metrics in a query: words that are not functions, keywords, labels, texts or durations.
 fn metrics_of(query: &str) -> BTreeSet<String> {
     const WORDS: [&str; 14] = [
-        "and", "or", "unless", "by", "without", "on", "ignoring", "group_left", "group_right", "bool", "offset", "inf",
-        "nan", "le",
+        "and",
+        "or",
+        "unless",
+        "by",
+        "without",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "bool",
+        "offset",
+        "inf",
+        "nan",
+        "le",
     ];
     let (mut found, mut rest) = (BTreeSet::new(), query);
     while let Some(first) = rest.chars().next() {
