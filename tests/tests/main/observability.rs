@@ -186,11 +186,11 @@ fn every_alert_has_a_runbook_and_a_test_in_which_it_fires_and_one_in_which_it_do
     let mut cases: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
     let mut asked = None;
     for line in tests.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("alertname: ") {
-            asked = Some(name);
-        } else if let Some(alerts) = line.strip_prefix("exp_alerts:") {
-            let quiet = alerts.trim() == "[]";
-            cases.entry(asked.take().expect("a case names its alert")).or_default().push(!quiet);
+        if let Some((_, name)) = line.strip_prefix("- expr: ").and_then(|expr| expr.split_once("alertname=\"")) {
+            asked = name.split('"').next();
+        } else if let Some(samples) = line.strip_prefix("exp_samples:") {
+            let fires = samples.trim() != "[]";
+            cases.entry(asked.take().expect("a case names its alert")).or_default().push(fires);
         }
     }
     let runbook = read("docs/operations.md");
