@@ -3,7 +3,7 @@
 use crate::{Error, Orchestration, committed::Committed, initialize, taken::Work};
 use tasker_shared::{
     id::TaskId,
-    queue::{Message, TASK_REQUESTS},
+    queue::{self, Message, TASK_REQUESTS},
     storage::{Session, dead_letters},
 };
 
@@ -30,6 +30,7 @@ impl Work for Requests {
                 None => {
                     let detail = "the message has no task_id";
                     dead_letters::park(session, Self::QUEUE, message, "unreadable", detail, None, None).await?;
+                    queue::archive_taken(session, Self::QUEUE, message).await?;
                     committed.parked.push("unreadable");
                 }
             }

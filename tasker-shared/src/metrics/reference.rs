@@ -3,7 +3,7 @@
 use super::{CATALOG, Spec};
 use std::fmt::Write;
 
-/// The page `docs/reference/metrics.md`, generated.
+/// The page `docs/metrics.md`, generated.
 pub fn reference_page() -> String {
     let mut page = String::from(concat!(
         "# Metrics\n\n",

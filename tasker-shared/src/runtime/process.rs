@@ -1,7 +1,7 @@
 //! How every Tasker process starts and stops: configuration, telemetry, database, schema check, service, drain, flush.
 
 use super::{
-    Bell,
+    Bell, pulse,
     web::{Exposition, HealthBuilder, HealthChecks},
 };
 use crate::{
@@ -87,6 +87,8 @@ impl Process {
         };
         let database = Database::connect(&options, telemetry.metrics().clone()).await?;
         schema::check(database.pool()).await?;
+        let period = config.telemetry.metrics.probe_interval();
+        tokio::spawn(pulse::run(database.clone(), period, silence.clone()));
         let scrape = telemetry.scrape();
         let (prometheus, openmetrics) = (scrape.clone(), scrape);
         Ok(Self {

@@ -1,9 +1,12 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
 use super::Error;
-use crate::metrics::{
-    Metrics, Success, TransactionOutcome,
-    labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+use crate::{
+    metrics::{
+        Label, Metrics, Success, TransactionOutcome,
+        labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+    },
+    queue::traffic::Traffic,
 };
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Postgres,
@@ -146,7 +149,8 @@ impl Database {
         let connection =
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
-        Ok(Session { connection, metrics: self.metrics.clone(), name, started: Instant::now(), open: false })
+        let metrics = self.metrics.clone();
+        Ok(Session { connection, metrics, name, started: Instant::now(), open: false, traffic: Vec::new() })
     }
 }
 
@@ -160,6 +164,8 @@ pub struct Session {
     name: &'static str,
     started: Instant,
     open: bool,
+    /// What passed the queues in this transaction, to be counted when it commits.
+    traffic: Vec<(Label, Traffic)>,
 }
 
 impl Session {
@@ -220,6 +226,7 @@ impl Session {
         self.open = answer.is_err();
         if answer.is_ok() {
             self.ended(TransactionOutcome::Committed);
+            self.traffic.drain(..).for_each(|(queue, traffic)| traffic.count(&self.metrics, &queue));
         }
         answer.map(drop)
     }
@@ -238,6 +245,20 @@ impl Session {
     /// The connection, for statements of users that belong to this transaction.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
+    }
+
+    /// Where this session's measurements go.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Messages passed a queue: counted at the commit, or at once where each statement is its own transaction.
+    pub(crate) fn passed(&mut self, queue: Label, traffic: Traffic) {
+        if self.open {
+            self.traffic.push((queue, traffic));
+        } else {
+            traffic.count(&self.metrics, &queue);
+        }
     }
 
     fn measured<T>(&self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {

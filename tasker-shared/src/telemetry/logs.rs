@@ -1,6 +1,7 @@
 //! What becomes of log lines and live spans: standard error as text or JSON, and the collector.
 
 use super::{
+    otlp::Record,
     outbox::Outbox,
     settings::{Format, Logs},
 };
@@ -9,7 +10,6 @@ use opentelemetry::{
     trace::{TraceContextExt, TracerProvider as _},
 };
 use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
-use opentelemetry_proto::tonic::{logs::v1::LogRecord, trace::v1::Span as WrittenSpan};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     logs::{LogProcessor, SdkLogRecord, SdkLoggerProvider},
@@ -149,14 +149,14 @@ impl tracing::field::Visit for Fields<'_> {
 
 /// Puts live spans that have ended beside the spans of the stations.
 #[derive(Debug)]
-pub(super) struct Spans(pub(super) Arc<Outbox<WrittenSpan>>);
+pub(super) struct Spans(pub(super) Arc<Outbox<SpanData>>);
 
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.put(span.into());
+            self.0.put(span);
         }
     }
 
@@ -171,11 +171,11 @@ impl SpanProcessor for Spans {
 
 /// Puts log records into the outbox.
 #[derive(Debug)]
-pub(super) struct Records(pub(super) Arc<Outbox<LogRecord>>);
+pub(super) struct Records(pub(super) Arc<Outbox<Record>>);
 
 impl LogProcessor for Records {
-    fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
-        self.0.put((&*record).into());
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        self.0.put((record.clone(), scope.clone()));
     }
 
     fn force_flush(&self) -> OTelSdkResult {

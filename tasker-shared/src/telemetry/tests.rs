@@ -5,7 +5,7 @@ use crate::{
     id::{CorrelationId, StepId, TaskId},
     metrics::{
         Label, Metrics,
-        labels::{HttpRequest, InState, Namespace, Task},
+        labels::{HttpRequest, InState, NamespacePriority, Task},
     },
     name::Name,
     task::state::TaskState,
@@ -264,14 +264,15 @@ async fn the_scraped_pages_are_exact_and_without_correlation_ids() {
     for _ in 0..5_000 {
         metrics.tasks_completions.add(1, task(CorrelationId::generate()));
     }
-    let namespace = || Namespace { namespace: Name::new("orders").unwrap() };
-    metrics.step_queue_wait_duration.record_duration(Duration::from_micros(300), namespace());
+    let labels = NamespacePriority { namespace: Name::new("orders").unwrap(), priority: 7.into() };
+    metrics.step_queue_wait_duration.record_duration(Duration::from_micros(300), labels);
     let held = metrics
         .http_server_active_requests
         .hold(crate::metrics::labels::ActiveRequests { method: "GET", scheme: "http" });
     let page = telemetry.prometheus_text();
     assert!(page.contains("tasker_tasks_completions_total{namespace=\"orders\",task_type=\"ship\"} 5000\n"), "{page}");
-    let bucket = "tasker_step_queue_wait_duration_milliseconds_bucket{namespace=\"orders\",le=\"0.5\"} 1\n";
+    let bucket =
+        "tasker_step_queue_wait_duration_milliseconds_bucket{namespace=\"orders\",priority=\"high\",le=\"0.5\"} 1\n";
     assert!(page.contains(bucket), "{page}");
     assert!(page.contains("http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 1\n"));
     assert!(page.lines().all(|line| line.starts_with('#') || !line.contains("correlation_id=")));
