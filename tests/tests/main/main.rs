@@ -8,3 +8,4 @@ mod line;
 mod operations;
 mod retries;
 mod submission;
+mod telemetry;
