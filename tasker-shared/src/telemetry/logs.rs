@@ -20,6 +20,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::{Event, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
+    filter::ParseError,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::{JsonFields, Writer},
@@ -33,6 +34,9 @@ use tracing_subscriber::{
 /// Spans of libraries below the services: not told, because the exporter uses them itself.
 const QUIET: &str = "info,opentelemetry=off,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,reqwest=off,rustls=off";
 
+/// The exporter warns at every export that fails; an outage is told once, by [`Watch`](super::export::Watch).
+const EXPORTER_QUIET: &str = "opentelemetry-otlp=error";
+
 /// Sends log lines and live spans where they belong, from now on, for the whole process.
 ///
 /// # Errors
@@ -44,8 +48,14 @@ pub(super) fn install(
 ) -> Result<(), super::Error> {
     let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let directives = directives.unwrap_or_else(|| settings.level.clone());
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|source| super::Error::Filter { filter: directives, reason: source.to_string() })?;
+    let misread = |filter: &str, reason: String| super::Error::Filter { filter: filter.to_owned(), reason };
+    let filter = EnvFilter::try_new(&directives).map_err(|source| misread(&directives, source.to_string()))?;
+    let filter = if directives.contains("opentelemetry") {
+        filter
+    } else {
+        let quiet = EXPORTER_QUIET.parse().map_err(|e: ParseError| misread(EXPORTER_QUIET, e.to_string()))?;
+        filter.add_directive(quiet)
+    };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match settings.format {
         Format::Text => lines.boxed(),

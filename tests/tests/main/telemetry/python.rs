@@ -26,12 +26,12 @@ struct Python(Child, BufReader<std::process::ChildStdout>);
 impl Python {
     /// `None` where the packages are not installed.
     fn start() -> Result<Option<Self>> {
-        let python = std::env::var("TASKER_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let python = std::env::var("TASKER_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let imports = "import grpc, opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc";
         let has = Command::new(&python).args(["-c", imports]).stderr(Stdio::null()).status();
         if !has.is_ok_and(|status| status.success()) {
             println!(
-                "skipped: {python} lacks grpcio or opentelemetry-proto; install them and name it in TASKER_PYTHON"
+                "skipped: {python} lacks grpcio or opentelemetry-proto; install them and name it in TASKER_TEST_PYTHON"
             );
             return Ok(None);
         }

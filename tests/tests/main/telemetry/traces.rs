@@ -91,8 +91,7 @@ async fn a_diamond_is_one_tree_under_the_callers_span_with_links_at_the_join() -
         for number in 1..=attempts {
             let stations = attempt(&spans, step, number);
             let names: Vec<&str> = stations.keys().copied().collect();
-            let handled = ["claim", "enqueue", "execute", "handler", "process", "queue_wait", "report"];
-            let expected: Vec<&str> = handled.into_iter().filter(|name| *name != "handler").collect();
+            let expected = ["claim", "enqueue", "execute", "process", "queue_wait", "report"];
             assert_eq!(names, expected, "{step}, attempt {number}");
             for (before, after) in [("claim", "execute"), ("execute", "report"), ("report", "process")] {
                 assert_eq!(stations[after].parent_span_id, stations[before].span_id, "{before} > {after}");
