@@ -138,6 +138,11 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
         let o = o.clone();
         async move { repair::turn(&o).await }
     }));
+    let (metrics, o) = parts(&orchestration);
+    loops.spawn(sweep("expired_leases", metrics, None, shutdown.clone(), move || {
+        let o = o.clone();
+        async move { repair::expired_leases(&o).await }
+    }));
     loops.spawn(finished::tell(orchestration.clone(), shutdown));
     while let Some(ended) = loops.join_next().await {
         if let Err(panic) = ended {

@@ -104,6 +104,7 @@ pub async fn connect(url: &str, metrics: Metrics) -> Result<Database> {
     let options = Options {
         url: url.to_owned(),
         max_connections: 10,
+        connect_timeout: Duration::from_secs(30),
         acquire_timeout: Duration::from_secs(30),
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),

@@ -9,12 +9,13 @@ use crate::{
     queue::traffic::Traffic,
 };
 use sqlx::{
-    ConnectOptions as _, PgConnection, Postgres,
+    ConnectOptions as _, Connection as _, PgConnection, Postgres,
     pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
     query::{Query, QueryAs},
 };
 use std::{
+    io,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -36,6 +37,8 @@ pub struct Options {
     pub url: String,
     /// The most connections at once.
     pub max_connections: u32,
+    /// How long the server may take to answer when connecting for the first time.
+    pub connect_timeout: Duration,
     /// The longest wait for a connection.
     pub acquire_timeout: Duration,
     /// The longest run of one statement.
@@ -56,12 +59,22 @@ impl Database {
     /// Connects.
     ///
     /// # Errors
-    /// [`Error::Connect`] names the server.
+    /// [`Error::Connect`] names the server and tells what it said.
     pub async fn connect(options: &Options, metrics: Metrics) -> Result<Self, Error> {
         let database = Self::deferred(options, metrics)?;
-        let connected = database.pool.acquire().await;
-        connected.map_err(|source| Error::Connect { target: database.target.clone(), source })?;
+        database.knock(options.connect_timeout).await.map_err(|source| {
+            let target = database.target.clone();
+            Error::Connect { target, source }
+        })?;
         Ok(database)
+    }
+
+    /// Connects once outside the pool, which tries in silence until its time is over and then does not say why.
+    async fn knock(&self, patience: Duration) -> Result<(), sqlx::Error> {
+        let options = self.pool.connect_options();
+        let connected = tokio::time::timeout(patience, PgConnection::connect_with(&options)).await;
+        let silent = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"));
+        connected.map_err(silent)??.close().await
     }
 
     /// Connects when a connection is needed for the first time.

@@ -282,6 +282,27 @@ pub async fn extend(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
+/// Moves the messages of leases that ran out to the front of their queue: they were read once, and must not wait
+/// behind what was enqueued since.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn hasten_expired(session: &mut Session, queue: &QueueName) -> Result<u64, Error> {
+    let sql = format!(
+        "-- hasten_expired_leases
+         update {table} q set vt = clock_timestamp() - interval '{first} seconds'
+          where q.msg_id = any (array (
+                select msg_id from {table}
+                 where vt <= clock_timestamp() and vt > clock_timestamp() - interval '{fresh} seconds' and read_ct > 0
+                 limit 1000 for update skip locked))",
+        table = queue.table(),
+        first = queue::LONGEST_HEAD_START_SECONDS,
+        // a message that was never read lies further back, unless its priority is below the usual
+        fresh = queue::HEAD_START_SECONDS * -queue::LOWEST_PRIORITY,
+    );
+    session.execute("hasten_expired_leases", sqlx::query(&sql)).await
+}
+
 /// Gives leases back: the steps are enqueued again, before all others, and the claim does not count against them.
 ///
 /// # Errors

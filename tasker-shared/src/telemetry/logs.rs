@@ -16,11 +16,10 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, Span, SpanData, SpanProcessor},
 };
 use serde_json::{Map, Value};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io::IsTerminal as _, sync::Arc, time::Duration};
 use tracing::{Event, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::ParseError,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::{JsonFields, Writer},
@@ -48,15 +47,10 @@ pub(super) fn install(
 ) -> Result<(), super::Error> {
     let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let directives = directives.unwrap_or_else(|| settings.level.clone());
-    let misread = |filter: &str, reason: String| super::Error::Filter { filter: filter.to_owned(), reason };
-    let filter = EnvFilter::try_new(&directives).map_err(|source| misread(&directives, source.to_string()))?;
-    let filter = if directives.contains("opentelemetry") {
-        filter
-    } else {
-        let quiet = EXPORTER_QUIET.parse().map_err(|e: ParseError| misread(EXPORTER_QUIET, e.to_string()))?;
-        filter.add_directive(quiet)
-    };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let all = if directives.contains("opentelemetry") { directives } else { format!("{EXPORTER_QUIET},{directives}") };
+    let filter =
+        EnvFilter::try_new(&all).map_err(|source| super::Error::Filter { filter: all, reason: source.to_string() })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
     let lines = match settings.format {
         Format::Text => lines.boxed(),
         Format::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
@@ -81,6 +75,11 @@ pub(super) fn install(
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|error| super::Error::LogsTaken(error.to_string()))
+}
+
+/// Colours are for people: not in files and pipes, and not where `NO_COLOR` says so.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// A line of JSON: the event's fields, those of the spans around it, and the ids of the trace.
