@@ -15,3 +15,4 @@ mod process_refusals;
 mod retries;
 mod stage;
 mod submission;
+mod telemetry;
