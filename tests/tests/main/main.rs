@@ -9,6 +9,7 @@ mod http;
 mod layers;
 mod line;
 mod observability;
+mod observability_prometheus;
 mod operations;
 mod process;
 mod process_refusals;
