@@ -51,7 +51,8 @@ impl Settings {
             data_dir: data_dir.unwrap_or_else(tasker_postgres::default_data_dir),
             database_url: database_url.filter(|url| !url.is_empty()),
             variables: Vec::new(),
-            log: "warn",
+            // a connection that is given back while the private server stops is no news
+            log: "warn,sqlx_core=error",
             postgres: Vec::new(),
         }
     }

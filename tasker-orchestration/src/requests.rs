@@ -35,7 +35,7 @@ impl Work for Requests {
                 }
             }
         }
-        let accepted = initialize::initialize_pending(orchestration, session, &ids, &mut committed).await?;
+        let accepted = initialize::initialize_pending(orchestration, session, &ids, false, &mut committed).await?;
         let infos = accepted.iter().map(initialize::info);
         committed.submitted = infos.clone().collect();
         committed.requested = infos.collect();

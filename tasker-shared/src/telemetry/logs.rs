@@ -33,6 +33,9 @@ use tracing_subscriber::{
 /// Spans of libraries below the services: not told, because the exporter uses them itself.
 const QUIET: &str = "info,opentelemetry=off,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,reqwest=off,rustls=off";
 
+/// The exporter warns at every export that fails; an outage is told once, by [`Watch`](super::export::Watch).
+const EXPORTER_QUIET: &str = "opentelemetry-otlp=error";
+
 /// Sends log lines and live spans where they belong, from now on, for the whole process.
 ///
 /// # Errors
@@ -44,8 +47,9 @@ pub(super) fn install(
 ) -> Result<(), super::Error> {
     let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let directives = directives.unwrap_or_else(|| settings.level.clone());
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|source| super::Error::Filter { filter: directives, reason: source.to_string() })?;
+    let all = if directives.contains("opentelemetry") { directives } else { format!("{EXPORTER_QUIET},{directives}") };
+    let filter =
+        EnvFilter::try_new(&all).map_err(|source| super::Error::Filter { filter: all, reason: source.to_string() })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
     let lines = match settings.format {
         Format::Text => lines.boxed(),

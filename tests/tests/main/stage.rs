@@ -73,18 +73,33 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn start() -> Result<Self> {
-        Self::on(TestDatabase::create().await?).await
+        Self::start_with(&[]).await
+    }
+
+    /// With settings of the orchestration.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::build(TestDatabase::create().await?, settings).await
     }
 
     /// On a database that has the schema.
     pub(crate) async fn on(database: TestDatabase) -> Result<Self> {
-        let orchestration = Process::service(ORCHESTRATION, &database.url, &[])?;
+        Self::build(database, &[]).await
+    }
+
+    async fn build(database: TestDatabase, settings: &[(&str, &str)]) -> Result<Self> {
+        let orchestration = Process::service(ORCHESTRATION, &database.url, settings)?;
         let client = orchestration.client().await?;
-        for source in [CHAIN, GUARDED] {
-            client.apply(&ApplyTemplate { source: source.to_owned(), file: None }).await?;
-        }
         let pool = connect(&database.url, Metrics::disabled()).await?;
-        Ok(Self { database, orchestration, client, pool, dir: tempfile::tempdir()? })
+        let stage = Self { database, orchestration, client, pool, dir: tempfile::tempdir()? };
+        for source in [CHAIN, GUARDED] {
+            stage.apply(source).await?;
+        }
+        Ok(stage)
+    }
+
+    pub(crate) async fn apply(&self, source: &str) -> Result<()> {
+        self.client.apply(&ApplyTemplate { source: source.to_owned(), file: None }).await?;
+        Ok(())
     }
 
     pub(crate) fn worker(&self, settings: &[(&str, &str)]) -> Result<Process> {
