@@ -24,7 +24,7 @@ pub async fn run(args: DevArgs, shell: &mut Shell) -> Result {
     if let Some(concurrency) = args.concurrency {
         settings = settings.with("TASKER__WORKER__MAX_CONCURRENT_STEPS", concurrency);
     }
-    settings.log = "info";
+    settings.log = "info,sqlx=warn,sqlx_core=error,opentelemetry_sdk=warn";
     let data_dir = settings.data_dir.clone();
     let local = Local::start(settings, shutdown.clone()).await?;
     let ready = ready(&local, &args.templates, shell).await;

@@ -51,7 +51,8 @@ impl Settings {
             data_dir: data_dir.unwrap_or_else(tasker_postgres::default_data_dir),
             database_url: database_url.filter(|url| !url.is_empty()),
             variables: Vec::new(),
-            log: "warn",
+            // a connection that is given back while the private server stops is no news
+            log: "warn,sqlx_core=error",
             postgres: Vec::new(),
         }
     }
@@ -101,9 +102,15 @@ impl Local {
         let silence = CancellationToken::new();
         let process = Process::connect(Arc::new(config), &telemetry, "tasker", shutdown.clone(), silence.clone());
         let process = process.await.map_err(unreachable)?;
-        let orchestration = service::Service::bind(process.clone()).await.map_err(usage)?;
-        let registry = worker::built_in(&process.config).map_err(broken)?;
-        let worker = worker::Service::bind(process.clone(), registry).await.map_err(usage)?;
+        let (orchestration, worker) = match bind(&process).await {
+            Ok(services) => services,
+            Err(error) => {
+                // before PostgreSQL stops, so that nothing complains of it
+                silence.cancel();
+                process.database.pool().close().await;
+                return Err(error);
+            }
+        };
         let (api, worker_pages) = (orchestration.address()?, worker.address()?);
         let handle = orchestration.orchestration().clone();
         let services = vec![
@@ -157,6 +164,12 @@ impl Local {
     }
 }
 
+async fn bind(process: &Process) -> Result<(service::Service, worker::Service)> {
+    let orchestration = service::Service::bind(process.clone()).await.map_err(usage)?;
+    let registry = worker::built_in(&process.config).map_err(broken)?;
+    Ok((orchestration, worker::Service::bind(process.clone(), registry).await.map_err(usage)?))
+}
+
 /// Starts the private PostgreSQL.
 ///
 /// # Errors
@@ -191,6 +204,7 @@ async fn prepare(url: &str) -> Result<()> {
     let options = Options {
         url: url.to_owned(),
         max_connections: 2,
+        connect_timeout: Duration::from_secs(10),
         acquire_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(60),
         application_name: "tasker-migrate".to_owned(),

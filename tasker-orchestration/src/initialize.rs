@@ -51,14 +51,19 @@ pub(crate) async fn initialize(
 }
 
 /// Makes the steps of tasks that were stored as pending: submitted by SQL, or delayed. One whose input its template
-/// refuses ends in `error` with the reason; one that is to start later gets its timer.
+/// refuses ends in `error` with the reason; one that is to
+/// start later gets its timer, unless that was what brought it here.
 pub(crate) async fn initialize_pending(
     orchestration: &Orchestration,
     session: &mut Session,
     ids: &[TaskId],
+    are_due: bool,
     committed: &mut Committed,
 ) -> Result<Vec<Pending>, Error> {
-    let pending = tasks::lock_pending(session, ids).await?;
+    let mut pending = tasks::lock_pending(session, ids).await?;
+    if are_due {
+        pending.iter_mut().for_each(|task| task.starts_at = None);
+    }
     let ids = pending.iter().map(|task| task.template_id).collect();
     let templates = orchestration.compiled(session, ids).await?;
     let mut refused = Vec::new();

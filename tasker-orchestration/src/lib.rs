@@ -2,7 +2,7 @@
 //!
 //! Five of the line's stations live here: [`submit`], `initialize`, `enqueue`, `process` and `finalize`, each a module
 //! of that name. Around them stand `timers` (what is due later), `repair` (what the line may have missed), [`operate`]
-//! (what operators do), [`query`] (what people ask), [`templates`], and [`web`], the HTTP API. [`service`] runs it all.
+//! (what operators do), [`query`] (what people ask), [`probes`] (gauges), [`templates`], and [`web`], the HTTP API. [`service`] runs it all.
 
 mod committed;
 mod enqueue;
@@ -12,6 +12,7 @@ mod finished;
 mod initialize;
 pub mod operate;
 pub mod orchestration;
+pub mod probes;
 mod process;
 pub mod query;
 mod repair;

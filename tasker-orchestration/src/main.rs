@@ -4,6 +4,10 @@ use std::process::ExitCode;
 use tasker_orchestration::service::Service;
 use tasker_shared::runtime::process;
 
+const NAME: &str = "tasker-orchestration";
+const ABOUT: &str = "Accepts tasks, decides which steps may run, and answers the HTTP API.";
+
 fn main() -> ExitCode {
-    process::run("tasker-orchestration", |process| async { Service::bind(process).await?.run().await })
+    let run = || process::run(NAME, |process| async { Service::bind(process).await?.run().await });
+    process::arguments(NAME, ABOUT).unwrap_or_else(run)
 }

@@ -11,7 +11,7 @@ use rand::RngExt as _;
 use std::collections::HashMap;
 use tasker_shared::{
     id::{StepId, TaskId},
-    queue::{Message, STEP_RESULTS},
+    queue::{self, Message, STEP_RESULTS},
     runtime::Topic,
     step::{FailureKind, RetryPolicy, StepState, Verdict, verdict},
     storage::{
@@ -43,6 +43,7 @@ impl Work for Process {
                 None => {
                     let detail = "the message lacks step_id, task_id or attempt";
                     dead_letters::park(session, Self::QUEUE, message, "unreadable", detail, None, None).await?;
+                    queue::archive_taken(session, Self::QUEUE, message).await?;
                     committed.parked.push("unreadable");
                 }
             }

@@ -11,9 +11,10 @@ use std::{
 };
 use tasker_shared::{
     id::TaskId,
+    queue::QueueName,
     runtime::Topic,
     step::StepState,
-    storage::{self, operations, repair, steps, templates},
+    storage::{self, leases, operations, repair, steps, templates},
     task::TaskState,
 };
 
@@ -33,6 +34,20 @@ pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, stor
         }
     }
     Ok(orchestration.settings().repair_interval)
+}
+
+/// The time between two looks for leases that ran out.
+const EXPIRED_EVERY: Duration = Duration::from_secs(5);
+
+/// Brings steps whose lease ran out before all others; answers with the time until the next turn.
+pub(crate) async fn expired_leases(orchestration: &Orchestration) -> Result<Duration, storage::Error> {
+    let mut session = orchestration.database().session("expired_leases").await?;
+    for namespace in templates::namespaces(&mut session).await? {
+        if leases::hasten_expired(&mut session, &QueueName::of_namespace(&namespace)).await? > 0 {
+            orchestration.bell().ring(Topic::Steps(namespace));
+        }
+    }
+    Ok(EXPIRED_EVERY)
 }
 
 async fn suspects(orchestration: &Orchestration) -> Result<BTreeSet<TaskId>, storage::Error> {

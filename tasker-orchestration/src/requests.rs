@@ -3,7 +3,7 @@
 use crate::{Error, Orchestration, committed::Committed, initialize, taken::Work};
 use tasker_shared::{
     id::TaskId,
-    queue::{Message, TASK_REQUESTS},
+    queue::{self, Message, TASK_REQUESTS},
     storage::{Session, dead_letters},
 };
 
@@ -30,11 +30,12 @@ impl Work for Requests {
                 None => {
                     let detail = "the message has no task_id";
                     dead_letters::park(session, Self::QUEUE, message, "unreadable", detail, None, None).await?;
+                    queue::archive_taken(session, Self::QUEUE, message).await?;
                     committed.parked.push("unreadable");
                 }
             }
         }
-        let accepted = initialize::initialize_pending(orchestration, session, &ids, &mut committed).await?;
+        let accepted = initialize::initialize_pending(orchestration, session, &ids, false, &mut committed).await?;
         let infos = accepted.iter().map(initialize::info);
         committed.submitted = infos.clone().collect();
         committed.requested = infos.collect();

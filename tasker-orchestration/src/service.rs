@@ -1,7 +1,7 @@
 //! The service: its loops and its HTTP API, from start to drain.
 
 use crate::{
-    Orchestration, Settings, finished,
+    Orchestration, Settings, finished, probes,
     process::Process,
     repair,
     requests::Requests,
@@ -74,11 +74,16 @@ impl Service {
         let served = common::serve(listener, router, process.shutdown.clone(), config.shutdown_grace);
         // requests that are still open ring for the loops, so these stop last
         let loops = CancellationToken::new();
+        let period = process.config.telemetry.metrics.probe_interval();
+        let sampling = tokio::spawn(probes::run(orchestration.clone(), period, loops.clone()));
         let running = tokio::spawn(run(orchestration, loops.clone()));
         let outcome = served.await;
         loops.cancel();
         if let Err(error) = running.await {
             tracing::error!(%error, "the loops ended badly");
+        }
+        if let Err(error) = sampling.await {
+            tracing::error!(%error, "the probes ended badly");
         }
         tracing::info!("orchestration has drained");
         outcome
@@ -132,6 +137,11 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
     loops.spawn(sweep("repair", metrics, None, shutdown.clone(), move || {
         let o = o.clone();
         async move { repair::turn(&o).await }
+    }));
+    let (metrics, o) = parts(&orchestration);
+    loops.spawn(sweep("expired_leases", metrics, None, shutdown.clone(), move || {
+        let o = o.clone();
+        async move { repair::expired_leases(&o).await }
     }));
     loops.spawn(finished::tell(orchestration.clone(), shutdown));
     while let Some(ended) = loops.join_next().await {

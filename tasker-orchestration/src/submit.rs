@@ -137,7 +137,7 @@ async fn accept(
     let mut answers: Answers = Vec::with_capacity(asked.len());
     let mut accepted = Vec::with_capacity(asked.len());
     let mut registered = None;
-    for (place, (task, question)) in asked.into_iter().zip(questions).enumerate() {
+    for (place, (task, question)) in asked.into_iter().map(with_input).zip(questions).enumerate() {
         let found = ids.get(&question).and_then(|id| Some((*id, compiled.get(id)?)));
         let checked = match found {
             Some((id, template)) => {
@@ -159,6 +159,14 @@ async fn accept(
         }
     }
     Ok((answers, accepted))
+}
+
+/// Nothing given is the empty object, as for `tasker.submit` in SQL: most schemas ask for an object.
+fn with_input(mut task: SubmitTask) -> SubmitTask {
+    if task.input.is_null() {
+        task.input = Value::Object(serde_json::Map::new());
+    }
+    task
 }
 
 fn check(

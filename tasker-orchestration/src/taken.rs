@@ -91,7 +91,7 @@ async fn alone<W: Work>(orchestration: &Orchestration, message: &Message) -> Res
 async fn park<W: Work>(orchestration: &Orchestration, message: &Message, why: &Error) -> Result<(), storage::Error> {
     tracing::error!(queue = W::QUEUE, message = message.msg_id, error = %why, "a message failed too often and is parked");
     let mut session = orchestration.database().begin("park").await?;
-    queue::delete(&mut session, W::QUEUE, &[message.msg_id]).await?;
+    queue::archive(&mut session, W::QUEUE, message.msg_id).await?;
     let id = |key: &str| message.message.get(key).and_then(|v| v.as_str()).map(str::to_owned);
     let task = id("task_id").and_then(|id| id.parse().ok());
     let step = id("step_id").and_then(|id| id.parse().ok());

@@ -68,7 +68,7 @@ async fn start(
 ) -> Result<(), Error> {
     let ids: Vec<TaskId> = of_kind(due, "start").into_iter().map(|due| due.task_id).collect();
     if !ids.is_empty() {
-        initialize::initialize_pending(orchestration, session, &ids, committed).await?;
+        initialize::initialize_pending(orchestration, session, &ids, true, committed).await?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub struct SubmitTask {
     /// The template's version; the newest registered one when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The input; must fulfil the template's `input_schema`.
+    /// The input; must fulfil the template's `input_schema`. `{}` when not given, or null.
     #[serde(default)]
     pub input: Value,
     /// A repeat with the same key answers with the task that exists.

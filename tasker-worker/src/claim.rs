@@ -17,7 +17,7 @@ use tasker_shared::{
     step::StepState,
     storage::{
         self,
-        leases::{self, Claimed},
+        leases::{self, Claim, Claimed},
     },
     telemetry::{Span, Station, Trace, TraceParent, span_id},
     template::Compiled,
@@ -48,6 +48,7 @@ pub(crate) async fn turn(
     let mut session = core.database.session("claim").await?;
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
     let claim = leases::claim(&mut session, &served.queue, bound, core.registration.id, core.settings.lease).await?;
+    count_others(core, &claim);
     if claim.steps.is_empty() {
         return Ok(if claim.read >= limit { Turn::Full } else { Turn::Empty });
     }
@@ -66,13 +67,25 @@ pub(crate) async fn turn(
     Ok(if claim.read >= limit { Turn::Full } else { Turn::Partial })
 }
 
+/// What a claim did besides claiming.
+fn count_others(core: &Core, claim: &Claim) {
+    let metrics = core.metrics();
+    if claim.parked > 0 {
+        metrics.dlq_messages.add(claim.parked, labels::DeadLetter { reason: "unreadable" });
+    }
+    if claim.withdrawn > 0 {
+        let (from, to) = (Some(StepState::Enqueued), StepState::Pending);
+        metrics.steps_transitions.add(claim.withdrawn, labels::StepTransition { from, to });
+    }
+}
+
 fn count(core: &Core, served: &Served, step: &Claimed, wake: Wake, took: std::time::Duration) {
     let metrics = core.metrics();
     let labels = || labels::Claim { claim_method: wake, namespace: served.namespace.clone() };
     metrics.steps_claimed.add(1, labels());
     metrics.step_claim_duration.record_duration(took, labels());
     let waited = (step.started_at - step.enqueued_at).to_std().unwrap_or_default();
-    let labels = labels::Namespace { namespace: served.namespace.clone() };
+    let labels = labels::NamespacePriority { namespace: served.namespace.clone(), priority: step.priority.into() };
     metrics.step_queue_wait_duration.record_duration(waited, labels);
     let from = Some(if step.is_reclaimed() { StepState::InProgress } else { StepState::Enqueued });
     metrics.steps_transitions.add(1, labels::StepTransition { from, to: StepState::InProgress });

@@ -3,7 +3,7 @@
 use crate::{
     claim::{about, trace_of},
     core::{Core, Served},
-    handler::{self, StepContext, StepHandler, StepRun},
+    handler::{self, StepContext, StepRun},
     report::Executed,
     running::Entry,
 };
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tasker_shared::{
-    metrics::{HandlerType, Success, labels},
+    metrics::{Success, labels},
     name::Name,
     step::{Failure, FailureKind, Outcome},
     storage::leases::Claimed,
@@ -108,21 +108,13 @@ impl Prepared {
         let _running = core
             .metrics()
             .steps_active_executions
-            .hold(labels::ActiveExecutions { handler_type: kind(&**handler), namespace: served.namespace.clone() });
+            .hold(labels::ActiveExecutions { handler_type: handler.kind(), namespace: served.namespace.clone() });
         let (template, index) = (Arc::clone(template), *index);
         let check = move |result: &Value| match template.validate_result(index, result) {
             Ok(()) => Vec::new(),
             Err(violation) => violation.violations.iter().map(ToString::to_string).collect(),
         };
         handler::run(&**handler, &self.context, &core.settings.limits, Some(&check)).await
-    }
-}
-
-fn kind(handler: &dyn StepHandler) -> HandlerType {
-    match handler.kind() {
-        handler::HandlerType::Http => HandlerType::Http,
-        handler::HandlerType::Command => HandlerType::Command,
-        handler::HandlerType::Rust | handler::HandlerType::Builtin => HandlerType::Rust,
     }
 }
 

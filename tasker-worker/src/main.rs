@@ -4,9 +4,15 @@ use std::process::ExitCode;
 use tasker_shared::runtime::process;
 use tasker_worker::service::{Service, built_in};
 
+const NAME: &str = "tasker-worker";
+const ABOUT: &str = "Claims steps, runs the built-in handlers, and reports their outcomes.";
+
 fn main() -> ExitCode {
-    process::run("tasker-worker", |process| async {
-        let registry = built_in(&process.config)?;
-        Service::bind(process, registry).await?.run().await
-    })
+    let run = || {
+        process::run(NAME, |process| async {
+            let registry = built_in(&process.config)?;
+            Service::bind(process, registry).await?.run().await
+        })
+    };
+    process::arguments(NAME, ABOUT).unwrap_or_else(run)
 }

@@ -14,9 +14,10 @@ use std::{
 };
 use tasker_shared::{
     id::WorkerId,
-    metrics::channel,
+    metrics::{channel, labels},
     name::Name,
     runtime::{Bell, Topic, consume, sweep},
+    step::StepState,
     storage::{
         self, Database, leases, templates,
         workers::{self, Registration},
@@ -263,6 +264,8 @@ async fn release(core: &Core) {
         };
         match released.await {
             Ok(released) => {
+                let (from, to) = (Some(StepState::InProgress), StepState::Enqueued);
+                core.metrics().steps_transitions.add(released.len() as u64, labels::StepTransition { from, to });
                 tracing::warn!(queue = %queue, steps = released.len(), "handlers did not end in time; their steps run again elsewhere");
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod gate;
+pub mod process;
 pub mod system;
 pub mod templates;
 

@@ -104,6 +104,7 @@ pub async fn connect(url: &str, metrics: Metrics) -> Result<Database> {
     let options = Options {
         url: url.to_owned(),
         max_connections: 10,
+        connect_timeout: Duration::from_secs(30),
         acquire_timeout: Duration::from_secs(30),
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
@@ -125,11 +126,23 @@ impl System {
     /// # Errors
     /// The database cannot be had.
     pub async fn start_with(settings: tasker_orchestration::Settings, metrics: Metrics) -> Result<Self> {
+        Self::start_traced(settings, metrics, Tracing::disabled()).await
+    }
+
+    /// An orchestration without workers, with these settings, metrics and traces.
+    ///
+    /// # Errors
+    /// The database cannot be had.
+    pub async fn start_traced(
+        settings: tasker_orchestration::Settings,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> Result<Self> {
         let test_database = TestDatabase::create().await?;
         let database = connect(&test_database.url, metrics).await?;
         let shutdown = CancellationToken::new();
         let bell = Bell::start(database.pool(), shutdown.clone());
-        let orchestration = Orchestration::new(database.clone(), bell, Tracing::disabled(), settings);
+        let orchestration = Orchestration::new(database.clone(), bell, tracing, settings);
         let mut running = JoinSet::new();
         running.spawn(tasker_orchestration::service::run(orchestration.clone(), shutdown.clone()));
         Ok(Self { test_database, database, orchestration, shutdown, running })
@@ -153,7 +166,7 @@ impl System {
     /// Two of its handlers have one name.
     pub fn add_worker(&mut self, builder: tasker_worker::Builder) -> Result<RunningWorker> {
         let (database, bell) = (self.database.clone(), self.orchestration.bell().clone());
-        let worker: Worker = builder.build(database, bell, Tracing::disabled())?;
+        let worker: Worker = builder.build(database, bell, self.orchestration.tracing().clone())?;
         let stop = self.shutdown.child_token();
         let stopping = stop.clone();
         let abort = self.running.spawn(async move {

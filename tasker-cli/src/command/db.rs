@@ -61,6 +61,7 @@ async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
     let options = Options {
         url: url(args, shell)?,
         max_connections: CONNECTIONS,
+        connect_timeout: CONNECT_TIMEOUT,
         acquire_timeout: CONNECT_TIMEOUT,
         statement_timeout: STATEMENT_TIMEOUT,
         application_name: "tasker db".to_owned(),

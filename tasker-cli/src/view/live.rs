@@ -41,6 +41,15 @@ impl Live {
         if self.redraws { self.redraw(out, tasks) } else { self.tell(out, tasks) }
     }
 
+    /// Shows what was held back: nothing more is asked.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn end(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        self.told.rest(&self.look).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        out.flush()
+    }
+
     fn redraw(&mut self, out: &mut dyn Write, tasks: &[TaskDetail]) -> io::Result<()> {
         let size = crossterm::terminal::size().ok().filter(|(columns, rows)| *columns > 0 && *rows > 1);
         let look = Look { width: size.map(|(columns, _)| usize::from(columns) - 1).or(self.look.width), ..self.look };
@@ -118,11 +127,18 @@ pub async fn follow(
             tokio::time::sleep(EVERY).await;
             refresh(client, &tasks).await
         };
-        tasks = tokio::select! {
-            fresh = next => fresh?,
-            () = &mut over => return Ok(Follow { tasks, verdict: Verdict::Timeout }),
-            _ = &mut interrupted => return Ok(Follow { tasks, verdict: Verdict::Interrupted }),
+        let verdict = tokio::select! {
+            fresh = next => {
+                tasks = fresh?;
+                continue;
+            }
+            () = &mut over => Verdict::Timeout,
+            _ = &mut interrupted => Verdict::Interrupted,
         };
+        if let Some(live) = &mut live {
+            live.end(out)?;
+        }
+        return Ok(Follow { tasks, verdict });
     }
 }
 

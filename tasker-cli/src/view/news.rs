@@ -15,27 +15,40 @@ use tasker_shared::{
     task::TaskState,
 };
 
-/// What was told already.
+type Line = (DateTime<Utc>, String);
+
+/// What was told already, and what is held back until nothing older can turn up.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     tasks: HashMap<TaskId, TaskState>,
     steps: HashMap<StepId, (StepState, i32)>,
+    held: Vec<Line>,
 }
 
 impl Told {
-    /// The lines that are new, by their time.
+    /// The lines that are new, by their time. The tasks of one look were seen one after the other, so the newest lines
+    /// wait for the next look, unless every task has ended.
     pub(super) fn news(&mut self, tasks: &[TaskDetail], look: &Look) -> Vec<String> {
-        let mut lines = Vec::new();
+        let complete_until = self.held.iter().map(|(at, _)| *at).max();
+        let mut lines = std::mem::take(&mut self.held);
         for task in tasks {
             let label = if tasks.len() > 1 { format!("{}  ", template_name(&task.summary)) } else { String::new() };
             self.of_task(task, &label, look, &mut lines);
         }
         // One task's end comes after its steps, also at the same time: the sort is stable.
         lines.sort_by_key(|(at, _)| *at);
-        lines.into_iter().map(|(at, line)| format!("{}  {line}", look.clock.precise(at))).collect()
+        if !tasks.iter().all(|task| task.summary.state.is_final()) {
+            self.held = lines.split_off(lines.partition_point(|(at, _)| Some(*at) <= complete_until));
+        }
+        lines.into_iter().map(|line| written(line, look)).collect()
     }
 
-    fn of_task(&mut self, task: &TaskDetail, label: &str, look: &Look, lines: &mut Vec<(DateTime<Utc>, String)>) {
+    /// What is held back.
+    pub(super) fn rest(&mut self, look: &Look) -> Vec<String> {
+        self.held.drain(..).map(|line| written(line, look)).collect()
+    }
+
+    fn of_task(&mut self, task: &TaskDetail, label: &str, look: &Look, lines: &mut Vec<Line>) {
         let summary = &task.summary;
         let before = self.tasks.insert(summary.task_id, summary.state);
         if before.is_none() {
@@ -51,9 +64,17 @@ impl Told {
     }
 
     fn is_news(&mut self, step: &StepDetail) -> bool {
+        // between the handler's end and the verdict, which is the news
+        if step.state == StepState::Reported {
+            return false;
+        }
         let now = (step.state, step.attempt);
         self.steps.insert(step.step_id, now).unwrap_or((StepState::Pending, 0)) != now
     }
+}
+
+fn written((at, line): Line, look: &Look) -> String {
+    format!("{}  {line}", look.clock.precise(at))
 }
 
 fn task_at(task: &TaskDetail, look: &Look) -> DateTime<Utc> {
@@ -100,6 +121,7 @@ mod tests {
             "12:00:52.000  step validate complete  2.0s",
             "12:01:00.000  step charge waiting_for_retry  attempt 1, 1 of 3 failures  again in 2.0s: card declined by the bank",
         ];
+        assert_eq!(told.news(&[order()], &look()), Vec::<String>::new());
         assert_eq!(told.news(&[order()], &look()), first);
         assert_eq!(told.news(&[order()], &look()), Vec::<String>::new());
         let second = [
@@ -117,11 +139,25 @@ mod tests {
     }
 
     #[test]
+    fn what_turns_up_late_is_told_in_its_place() {
+        let mut told = Told::default();
+        let mut early = complete();
+        early.summary.task_id = tasker_shared::id::TaskId::generate();
+        let mut lines = told.news(&[order()], &look());
+        lines.extend(told.news(&[order(), early], &look()));
+        lines.extend(told.rest(&look()));
+        assert!(lines.is_sorted_by_key(|line| line[..12].to_owned()), "{lines:#?}");
+        assert!(lines.len() > 6, "{lines:#?}");
+    }
+
+    #[test]
     fn among_several_tasks_each_line_names_its_own() {
         let mut other = complete();
         other.summary.task_id = tasker_shared::id::TaskId::generate();
         other.summary.name = "refund".into();
-        let lines = Told::default().news(&[order(), other], &look());
+        let mut told = Told::default();
+        let mut lines = told.news(&[order(), other], &look());
+        lines.extend(told.rest(&look()));
         assert!(
             lines.contains(&"12:00:58.000  shop/refund@1.0.0  task complete  4/4 steps  10.0s".to_owned()),
             "{lines:?}"

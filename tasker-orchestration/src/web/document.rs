@@ -59,8 +59,8 @@ refusals! {
         "503" = "The database does not serve at the moment; try again after the header `retry-after`.",
         "504" = "It took too long; whether it took effect is not known.",
     }
-    /// A part of the path is malformed.
-    BadPath { "400" = "The path is malformed.", }
+    /// A part of the path, or a parameter, is malformed.
+    BadPath { "400" = "The path or a parameter is malformed.", }
     /// A parameter is malformed.
     BadQuery { "400" = "A parameter is malformed.", "422" = "A parameter has a value that is not allowed.", }
     /// The body is refused.

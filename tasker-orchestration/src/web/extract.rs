@@ -95,7 +95,7 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Ref
         StatusCode::PAYLOAD_TOO_LARGE => problem(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
-            "the body is larger than the service takes (orchestration.max_body_bytes)",
+            "the body is larger than the service takes (orchestration.max_request_bytes)",
         )
         .into(),
         _ => malformed(&refused.body_text()),

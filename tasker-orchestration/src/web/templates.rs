@@ -2,7 +2,7 @@
 
 use super::{
     answer::Refusal,
-    document::{BadBody, BadPath, BadQuery, Broken, Conflict, NoTemplate},
+    document::{BadBody, BadPath, Broken, Conflict, NoTemplate},
     extract::{Params, Segments, TemplateText},
 };
 use crate::{Error, Orchestration, templates};
@@ -47,7 +47,7 @@ pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<J
 #[utoipa::path(get, path = "/v1/templates/{namespace}/{name}", operation_id = "get_template", tag = "templates", params(TemplatePath, Version),
     responses(
         (status = 200, description = "The template.", body = TemplateDetail),
-        NoTemplate, BadPath, BadQuery, Broken,
+        NoTemplate, BadPath, Broken,
     ))]
 pub(super) async fn show(
     State(orchestration): State<Orchestration>,

@@ -45,6 +45,7 @@ fn unconnected() -> Orchestration {
     let options = storage::Options {
         url: "postgres://nobody@127.0.0.1:1/nothing".into(),
         max_connections: 1,
+        connect_timeout: Duration::from_millis(100),
         acquire_timeout: Duration::from_millis(100),
         statement_timeout: Duration::from_secs(1),
         application_name: "test".into(),

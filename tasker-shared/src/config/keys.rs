@@ -110,6 +110,7 @@ pub(super) const KEYS: &[Key] = &[
     key("telemetry.metrics.correlation", Kind::Choice(&["label", "off"])),
     key("telemetry.metrics.max_correlation_ids", COUNT),
     key("telemetry.metrics.idle_seconds", Kind::Integer(1, 86_400)),
+    key("telemetry.metrics.probe_interval_ms", Kind::Integer(100, 3_600_000)),
     key("telemetry.logs.format", Kind::Choice(&["text", "json"])),
     key("telemetry.logs.level", Kind::Word),
     key("telemetry.logs.otlp", Kind::Flag),

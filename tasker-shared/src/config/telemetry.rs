@@ -3,7 +3,7 @@
 use super::sections::unless_empty;
 use crate::text_enum;
 use serde::{Deserialize, Deserializer};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// What is measured, traced and logged, and where it goes. The standard `OTEL_*` variables win over it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -80,6 +80,15 @@ pub struct Metrics {
     pub max_correlation_ids: usize,
     /// After how many seconds without a measurement the series of an id end.
     pub idle_seconds: u64,
+    /// The time between two looks at what has to be asked for, such as depths of queues, in milliseconds.
+    pub probe_interval_ms: u64,
+}
+
+impl Metrics {
+    /// The time between two looks at what has to be asked for.
+    pub fn probe_interval(&self) -> Duration {
+        Duration::from_millis(self.probe_interval_ms.max(1))
+    }
 }
 
 text_enum! {
@@ -147,7 +156,12 @@ impl Default for OpenTelemetry {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { correlation: Correlation::Label, max_correlation_ids: 1_000, idle_seconds: 900 }
+        Self {
+            correlation: Correlation::Label,
+            max_correlation_ids: 1_000,
+            idle_seconds: 900,
+            probe_interval_ms: 15_000,
+        }
     }
 }
 

@@ -197,6 +197,11 @@ fn every_mistake_in_a_file_names_key_file_and_expected_value() {
              starts with http:// or https://",
         ),
         (
+            "[telemetry.metrics]\nprobe_interval_ms = 50",
+            "telemetry.metrics.probe_interval_ms = 50 (environments/test/worker.toml): expected a whole number from 100 to \
+             3600000",
+        ),
+        (
             "[telemetry.logs]\nlevel = \"\"",
             "telemetry.logs.level = \"\" (environments/test/worker.toml): expected a text that is not empty",
         ),

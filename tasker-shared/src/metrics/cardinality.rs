@@ -68,6 +68,7 @@ fn words(label: &str, deployment: &Deployment) -> usize {
         "error_type" => super::ErrorType::ALL.len().max(FailureKind::ALL.len()),
         "result" => super::Success::ALL.len(),
         "claim_method" => super::ClaimMethod::ALL.len(),
+        "priority" => super::Priority::ALL.len(),
         "handler_type" => super::HandlerType::ALL.len(),
         "outcome" => super::TransactionOutcome::ALL.len().max(super::LoopOutcome::ALL.len()),
         "status" => super::HealthStatus::ALL.len(),

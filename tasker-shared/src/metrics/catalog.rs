@@ -8,8 +8,8 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
-        LoopRun, Namespace, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure, StepResult,
-        StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure,
+        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     pressure::Pressure,
     spec::Spec,
@@ -139,7 +139,7 @@ catalog! {
     step_result_processing_duration: Histogram<StepResult> = "tasker.step_result.processing.duration", "ms", FAST;
     /// Tasks in each state; final states are not counted.
     tasks_active: Gauge<InState> = "tasker.tasks.active", "{task}";
-    /// Steps that wait for a worker.
+    /// Steps that wait for a worker: what can be read now from the queue of their namespace.
     steps_ready: Gauge<Namespace> = "tasker.steps.ready", "{step}";
 
     /// Step executions begun.
@@ -182,9 +182,9 @@ catalog! {
     queue_messages_sent: Counter<Queue> = "tasker.queue.messages_sent.total", "{message}";
     /// Messages read.
     queue_messages_received: Counter<Queue> = "tasker.queue.messages_received.total", "{message}";
-    /// Messages deleted.
+    /// Messages deleted because they were dealt with.
     queue_messages_deleted: Counter<Queue> = "tasker.queue.messages_deleted.total", "{message}";
-    /// Messages archived.
+    /// Messages archived because they could not be dealt with; each is a dead letter.
     queue_messages_archived: Counter<Queue> = "tasker.queue.messages_archived.total", "{message}";
     /// Time to send a batch of messages.
     queue_message_send_duration: Histogram<Queue> = "tasker.queue.message_send.duration", "ms", FAST;
@@ -210,8 +210,8 @@ catalog! {
     steps_transitions: Counter<StepTransition> = "tasker.steps.transitions.total", "{transition}";
     /// Time from the acceptance of a task to its end.
     task_duration: Histogram<EndedTask> = "tasker.task.duration", "ms", LIFE;
-    /// Time a step waited on its queue.
-    step_queue_wait_duration: Histogram<Namespace> = "tasker.step.queue_wait.duration", "ms", WORK;
+    /// Time a step waited on its queue; the priority is `low` below zero, `normal` at zero, `high` above.
+    step_queue_wait_duration: Histogram<NamespacePriority> = "tasker.step.queue_wait.duration", "ms", WORK;
     /// Failures that are tried again.
     steps_retries: Counter<Retry> = "tasker.steps.retries.total", "{retry}";
     /// Failures that might have been tried again, had there been an attempt left.
@@ -220,6 +220,12 @@ catalog! {
     runtime_loops_in_flight: Gauge<Loop> = "tasker.runtime.loops_in_flight", "{turn}";
     /// Turns of a loop.
     runtime_loop_runs: Counter<LoopRun> = "tasker.runtime.loop_runs.total", "{turn}";
+    /// Tasks of the runtime that have not ended.
+    runtime_tasks_alive: Gauge<()> = "tasker.runtime.tasks_alive", "{task}";
+    /// Tasks of the runtime that wait for a thread, in the queue that all threads share.
+    runtime_tasks_queued: Gauge<()> = "tasker.runtime.tasks_queued", "{task}";
+    /// Threads of the runtime.
+    runtime_threads: Gauge<()> = "tasker.runtime.threads", "{thread}";
     /// Workers whose heartbeat is fresh.
     workers_live: Gauge<Namespace> = "tasker.workers.live", "{worker}";
     /// Heartbeats that could not be stored.
@@ -267,6 +273,8 @@ catalog! {
     db_oldest_snapshot_age: FloatGauge<()> = "tasker.db.oldest_snapshot_age", "s";
     /// How full the notification queue of PostgreSQL is, from 0 to 1.
     db_notification_queue_usage: FloatGauge<()> = "tasker.db.notification_queue_usage", "";
+    /// Bytes that PostgreSQL wrote ahead, for all databases of the server, seen by the process that samples.
+    db_wal: Counter<()> = "tasker.db.wal.total", "By";
 }
 
 /// Every instrument of the catalogue; cheap to clone.

@@ -1,7 +1,7 @@
 //! The label sets: which labels a metric has, and of which types.
 
 use super::values::{
-    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LabelValue, LoopOutcome, Signal, Success,
+    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LabelValue, LoopOutcome, Priority, Signal, Success,
     TransactionOutcome,
 };
 use crate::{
@@ -140,6 +140,13 @@ labels! {
         namespace: Name,
         /// Whether the handler returned a result.
         result: Success,
+    }
+    /// One namespace, and how urgent its tasks are.
+    NamespacePriority {
+        /// Its name.
+        namespace: Name,
+        /// Of the tasks, by sign.
+        priority: Priority,
     }
     /// How work was taken.
     Claim {

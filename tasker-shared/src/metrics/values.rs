@@ -81,6 +81,28 @@ impl From<FailureKind> for ErrorType {
 }
 
 text_enum! {
+    /// The priority of a task, by its sign: a hundred numbers would be a hundred series.
+    Priority {
+        /// Below zero.
+        Low = "low",
+        /// Zero.
+        Normal = "normal",
+        /// Above zero.
+        High = "high",
+    }
+}
+
+impl From<i16> for Priority {
+    fn from(priority: i16) -> Self {
+        match priority {
+            ..0 => Self::Low,
+            0 => Self::Normal,
+            1.. => Self::High,
+        }
+    }
+}
+
+text_enum! {
     /// Whether something worked.
     Success {
         /// It did.
@@ -237,5 +259,5 @@ macro_rules! words {
     )*};
 }
 
-words! { ClaimMethod HandlerType ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
+words! { ClaimMethod HandlerType Priority ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
 FailureKind ResultType StepState TaskState }

@@ -4,8 +4,11 @@
 //! to pass, and a higher priority is an earlier time ([`HEAD_START_SECONDS`] for each point), so that nothing waits for ever.
 //! PGMQ's own functions work on the same tables.
 
+pub(crate) mod traffic;
+
 use crate::{
     id::{CorrelationId, StepId, TaskId},
+    metrics::Label,
     storage::{Error, Session},
 };
 use chrono::{DateTime, Utc};
@@ -13,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use std::{fmt, sync::Arc};
+use traffic::{Door, Traffic};
 
 /// Tasks that were submitted by SQL and wait for station *initialize*.
 pub const TASK_REQUESTS: &str = "task_requests";
@@ -57,6 +61,17 @@ impl QueueName {
     /// The table, ready for SQL. Names are made of lower-case letters, digits and `_` alone.
     pub fn table(&self) -> String {
         format!("pgmq.q_{}", self.0)
+    }
+
+    /// The table of what is not delivered any more, ready for SQL.
+    pub fn archive(&self) -> String {
+        format!("pgmq.a_{}", self.0)
+    }
+}
+
+impl From<&QueueName> for Label {
+    fn from(queue: &QueueName) -> Self {
+        Self::from(Arc::clone(&queue.0))
     }
 }
 
@@ -112,7 +127,13 @@ pub async fn take(session: &mut Session, queue: &'static str, limit: i64) -> Res
          delete from pgmq.q_{queue} q where q.msg_id = any (array (select msg_id from visible))
          returning q.msg_id, q.read_ct, q.enqueued_at, coalesce(q.message, 'null') as message, q.headers"
     );
-    session.fetch("take_messages", sqlx::query_as(&sql).bind(limit)).await
+    let door = Door::of(queue);
+    let taken: Result<Vec<Message>, Error> = session.fetch("take_messages", sqlx::query_as(&sql).bind(limit)).await;
+    door.close(session, taken, |taken| {
+        let again = taken.iter().filter(|message| message.read_ct > 0).count() as u64;
+        let received = taken.len() as u64;
+        Traffic { received, again, lapsed: again, deleted: received, ..Traffic::default() }
+    })
 }
 
 /// Reads one visible message and hides it for `seconds`, so that work which fails on it leaves a trace in its read count.
@@ -124,29 +145,77 @@ pub async fn read_one(session: &mut Session, queue: &'static str, seconds: i32) 
         "-- read_message
          select msg_id, read_ct, enqueued_at, coalesce(message, 'null') as message, headers from pgmq.read($1, $2, 1)",
     );
-    session.fetch_optional("read_message", query.bind(queue).bind(seconds)).await
+    let door = Door::of(queue);
+    let read: Result<Option<Message>, Error> =
+        session.fetch_optional("read_message", query.bind(queue).bind(seconds)).await;
+    door.close(session, read, |read| {
+        let again = u64::from(read.as_ref().is_some_and(|message| message.read_ct > 1));
+        Traffic { received: u64::from(read.is_some()), again, lapsed: again, ..Traffic::default() }
+    })
 }
 
 /// Deletes messages.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn delete(session: &mut Session, queue: &str, ids: &[i64]) -> Result<u64, Error> {
+pub async fn delete(session: &mut Session, queue: &'static str, ids: &[i64]) -> Result<u64, Error> {
     let sql = format!("-- delete_messages\ndelete from pgmq.q_{queue} where msg_id = any ($1)");
-    session.execute("delete_messages", sqlx::query(&sql).bind(ids)).await
+    let door = Door::of(queue);
+    let deleted = session.execute("delete_messages", sqlx::query(&sql).bind(ids)).await;
+    door.close(session, deleted, |deleted| Traffic { deleted: *deleted, ..Traffic::default() })
+}
+
+/// Moves a message to the archive of its queue, where PGMQ keeps what it does not deliver any more.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn archive(session: &mut Session, queue: &'static str, message: i64) -> Result<bool, Error> {
+    let door = Door::of(queue);
+    let query = sqlx::query_as("-- archive_message\nselect pgmq.archive($1, $2)").bind(queue).bind(message);
+    let archived: Result<Option<(bool,)>, Error> = session.fetch_optional("archive_message", query).await;
+    let archived = archived.map(|row| row.is_some_and(|(archived,)| archived));
+    door.close(session, archived, |archived| Traffic { archived: u64::from(*archived), ..Traffic::default() })
+}
+
+/// Archives a message that this transaction has [taken](take).
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn archive_taken(session: &mut Session, queue: &'static str, message: &Message) -> Result<u64, Error> {
+    let sql = format!(
+        "-- archive_taken_message
+         insert into pgmq.a_{queue} (msg_id, read_ct, enqueued_at, vt, message, headers)
+         values ($1, $2, $3, clock_timestamp(), $4, $5)"
+    );
+    let query = sqlx::query(&sql)
+        .bind(message.msg_id)
+        .bind(message.read_ct)
+        .bind(message.enqueued_at)
+        .bind(&message.message)
+        .bind(&message.headers);
+    let door = Door::of(queue);
+    let archived = session.execute("archive_taken_message", query).await;
+    door.close(session, archived, |archived| Traffic { archived: *archived, ..Traffic::default() })
 }
 
 /// Sends messages, each with its headers.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn send(session: &mut Session, queue: &str, messages: &[Value], headers: &[Value]) -> Result<u64, Error> {
+pub async fn send(
+    session: &mut Session,
+    queue: &'static str,
+    messages: &[Value],
+    headers: &[Value],
+) -> Result<u64, Error> {
     let sql = format!(
         "-- send_messages
          insert into pgmq.q_{queue} (vt, message, headers)
          select clock_timestamp(), m.message, m.headers from unnest($1::jsonb[], $2::jsonb[]) m (message, headers)"
     );
-    session.execute("send_messages", sqlx::query(&sql).bind(messages).bind(headers)).await
+    let door = Door::of(queue);
+    let sent = session.execute("send_messages", sqlx::query(&sql).bind(messages).bind(headers)).await;
+    door.close(session, sent, |sent| Traffic { sent: *sent, ..Traffic::default() })
 }
 
 /// The doorbell of an enqueued step.
@@ -185,7 +254,9 @@ pub async fn send_steps(session: &mut Session, queue: &QueueName, steps: &[StepM
         .bind(steps.iter().map(|s| s.priority).collect::<Vec<_>>())
         .bind(steps.iter().map(|s| s.correlation_id).collect::<Vec<_>>())
         .bind(steps.iter().map(|s| s.traceparent.as_str()).collect::<Vec<_>>());
-    session.execute("send_steps", query).await
+    let door = Door::of(queue);
+    let sent = session.execute("send_steps", query).await;
+    door.close(session, sent, |sent| Traffic { sent: *sent, ..Traffic::default() })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod bell;
 mod loops;
 pub mod process;
+pub mod pulse;
 pub mod web;
 
 pub use bell::{Bell, Finished, Subscription, Topic, Wake};

@@ -1,7 +1,7 @@
 //! How every Tasker process starts and stops: configuration, telemetry, database, schema check, service, drain, flush.
 
 use super::{
-    Bell,
+    Bell, pulse,
     web::{Exposition, HealthBuilder, HealthChecks},
 };
 use crate::{
@@ -16,8 +16,14 @@ use tokio_util::sync::CancellationToken;
 /// How long the last export may take.
 const FLUSH: Duration = Duration::from_secs(5);
 
+/// How long tasks and threads that are left at the end may take.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
 /// The exit code of a process that was stopped by a second signal.
 const STOPPED_AT_ONCE: i32 = 130;
+
+/// The exit code of a process that was called with arguments it does not know.
+const USAGE: u8 = 2;
 
 /// Why a process cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +80,15 @@ impl Process {
         let options = Options {
             url,
             max_connections: config.database.max_connections,
+            connect_timeout: config.database.connect_timeout,
             acquire_timeout: config.database.acquire_timeout,
             statement_timeout: config.database.statement_timeout,
             application_name: service.to_owned(),
         };
-        let connecting = Database::connect(&options, telemetry.metrics().clone());
-        let database = connecting.await?;
+        let database = Database::connect(&options, telemetry.metrics().clone()).await?;
         schema::check(database.pool()).await?;
+        let period = config.telemetry.metrics.probe_interval();
+        tokio::spawn(pulse::run(database.clone(), period, silence.clone()));
         let scrape = telemetry.scrape();
         let (prometheus, openmetrics) = (scrape.clone(), scrape);
         Ok(Self {
@@ -142,6 +150,34 @@ impl Signals {
     }
 }
 
+/// Answers the arguments of a service, which takes none: `--help`, `--version`, and what it does not know. `None` when
+/// there are none and the service can run.
+pub fn arguments(name: &str, about: &str) -> Option<ExitCode> {
+    let argument = std::env::args_os().nth(1)?;
+    match argument.to_string_lossy().as_ref() {
+        "--help" | "-h" => println!("{}", help(name, about)),
+        "--version" | "-V" => println!("{name} {}", env!("CARGO_PKG_VERSION")),
+        unknown => {
+            eprintln!("{name}: unexpected argument `{unknown}`; `{name} --help` tells how it is configured");
+            return Some(ExitCode::from(USAGE));
+        }
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn help(name: &str, about: &str) -> String {
+    format!(
+        "{about}\n\nUsage: {name}\n\nIt takes no arguments but --help and --version. Settings come from the environment and from files:\n  \
+         DATABASE_URL         the database, prepared by `tasker db migrate`\n  \
+         TASKER_ENV           development (the default), test, production, or one of your own\n  \
+         TASKER_CONFIG_ROOT   the directory of your own configuration files\n  \
+         TASKER__SECTION__KEY any setting, such as TASKER__DATABASE__MAX_CONNECTIONS=50\n  \
+         RUST_LOG             what is logged\n\n\
+         `tasker config show` lists every setting with its value and where that comes from.\n\
+         SIGTERM and SIGINT drain; a second one stops at once (exit code {STOPPED_AT_ONCE})."
+    )
+}
+
 /// Runs the service `name` from configuration to flush, and answers with the exit code: 0 after a drain.
 pub fn run<F, Fut, E>(name: &'static str, service: F) -> ExitCode
 where
@@ -155,7 +191,10 @@ where
         Ok(runtime) => runtime,
         Err(error) => return failed(name, &error),
     };
-    match runtime.block_on(run_here(name, service)) {
+    let outcome = runtime.block_on(run_here(name, service));
+    // a handler that blocks its thread must not keep the process after its step was given back
+    runtime.shutdown_timeout(LEFTOVERS);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(name, &error),
     }

@@ -1,17 +1,21 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
 use super::Error;
-use crate::metrics::{
-    Metrics, Success, TransactionOutcome,
-    labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+use crate::{
+    metrics::{
+        Label, Metrics, Success, TransactionOutcome,
+        labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+    },
+    queue::traffic::Traffic,
 };
 use sqlx::{
-    ConnectOptions as _, PgConnection, Postgres,
+    ConnectOptions as _, Connection as _, PgConnection, Postgres,
     pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
     query::{Query, QueryAs},
 };
 use std::{
+    io,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -33,6 +37,8 @@ pub struct Options {
     pub url: String,
     /// The most connections at once.
     pub max_connections: u32,
+    /// How long the server may take to answer when connecting for the first time.
+    pub connect_timeout: Duration,
     /// The longest wait for a connection.
     pub acquire_timeout: Duration,
     /// The longest run of one statement.
@@ -53,12 +59,22 @@ impl Database {
     /// Connects.
     ///
     /// # Errors
-    /// [`Error::Connect`] names the server.
+    /// [`Error::Connect`] names the server and tells what it said.
     pub async fn connect(options: &Options, metrics: Metrics) -> Result<Self, Error> {
         let database = Self::deferred(options, metrics)?;
-        let connected = database.pool.acquire().await;
-        connected.map_err(|source| Error::Connect { target: database.target.clone(), source })?;
+        database.knock(options.connect_timeout).await.map_err(|source| {
+            let target = database.target.clone();
+            Error::Connect { target, source }
+        })?;
         Ok(database)
+    }
+
+    /// Connects once outside the pool, which tries in silence until its time is over and then does not say why.
+    async fn knock(&self, patience: Duration) -> Result<(), sqlx::Error> {
+        let options = self.pool.connect_options();
+        let connected = tokio::time::timeout(patience, PgConnection::connect_with(&options)).await;
+        let silent = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"));
+        connected.map_err(silent)??.close().await
     }
 
     /// Connects when a connection is needed for the first time.
@@ -133,7 +149,8 @@ impl Database {
         let connection =
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
-        Ok(Session { connection, metrics: self.metrics.clone(), name, started: Instant::now(), open: false })
+        let metrics = self.metrics.clone();
+        Ok(Session { connection, metrics, name, started: Instant::now(), open: false, traffic: Vec::new() })
     }
 }
 
@@ -147,6 +164,8 @@ pub struct Session {
     name: &'static str,
     started: Instant,
     open: bool,
+    /// What passed the queues in this transaction, to be counted when it commits.
+    traffic: Vec<(Label, Traffic)>,
 }
 
 impl Session {
@@ -207,6 +226,7 @@ impl Session {
         self.open = answer.is_err();
         if answer.is_ok() {
             self.ended(TransactionOutcome::Committed);
+            self.traffic.drain(..).for_each(|(queue, traffic)| traffic.count(&self.metrics, &queue));
         }
         answer.map(drop)
     }
@@ -225,6 +245,20 @@ impl Session {
     /// The connection, for statements of users that belong to this transaction.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
+    }
+
+    /// Where this session's measurements go.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Messages passed a queue: counted at the commit, or at once where each statement is its own transaction.
+    pub(crate) fn passed(&mut self, queue: Label, traffic: Traffic) {
+        if self.open {
+            self.traffic.push((queue, traffic));
+        } else {
+            traffic.count(&self.metrics, &queue);
+        }
     }
 
     fn measured<T>(&self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {

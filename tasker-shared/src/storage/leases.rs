@@ -4,7 +4,10 @@ use super::{Error, Session};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
-    queue::{self, QueueName},
+    queue::{
+        self, QueueName,
+        traffic::{Door, Traffic},
+    },
     step::{Edge, StepEvent, StepState},
 };
 use chrono::{DateTime, Utc};
@@ -83,17 +86,29 @@ pub struct Claim {
     pub steps: Vec<Claimed>,
     /// How many messages were read, whatever became of them.
     pub read: usize,
+    /// How many of them were parked because they could not be understood.
+    pub parked: u64,
+    /// How many steps of paused tasks were withdrawn.
+    pub withdrawn: u64,
 }
 
 struct Row {
     read: i64,
+    again: i64,
+    gone: i64,
+    parked: i64,
+    withdrawn: i64,
     claimed: Option<Claimed>,
 }
+
+/// Columns that are the same in every row of a claim's answer.
+const COUNTS: [&str; 5] = ["read", "again", "gone", "parked", "withdrawn"];
 
 impl<'r> FromRow<'r, PgRow> for Row {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
         let claimed = row.try_get::<Option<StepId>, _>("step_id")?.map(|_| Claimed::from_row(row)).transpose()?;
-        Ok(Self { read: row.try_get("read")?, claimed })
+        let [read, again, gone, parked, withdrawn] = COUNTS.map(|count| row.try_get(count));
+        Ok(Self { read: read?, again: again?, gone: gone?, parked: parked?, withdrawn: withdrawn?, claimed })
     }
 }
 
@@ -118,13 +133,33 @@ pub async fn claim(
         .bind(lease.as_secs_f64())
         .bind(REPORT_MARGIN.as_secs_f64())
         .bind(queue.as_str());
-    let rows: Vec<Row> = session.fetch("claim_steps", query).await?;
-    let read = rows.first().map_or(0, |row| usize::try_from(row.read).unwrap_or(0));
-    Ok(Claim { steps: rows.into_iter().filter_map(|row| row.claimed).collect(), read })
+    let door = Door::of(queue);
+    let rows: Result<Vec<Row>, Error> = session.fetch("claim_steps", query).await;
+    let rows = door.close(session, rows, |rows| traffic(rows))?;
+    let Some(first) = rows.first() else { return Ok(Claim::default()) };
+    let (read, parked, withdrawn) = (first.read, count(first.parked), count(first.withdrawn));
+    let steps = rows.into_iter().filter_map(|row| row.claimed).collect();
+    Ok(Claim { steps, read: usize::try_from(read).unwrap_or(0), parked, withdrawn })
+}
+
+fn traffic(rows: &[Row]) -> Traffic {
+    let Some(first) = rows.first() else { return Traffic::default() };
+    Traffic {
+        received: count(first.read),
+        again: count(first.again),
+        lapsed: rows.iter().filter(|row| row.claimed.as_ref().is_some_and(Claimed::is_reclaimed)).count() as u64,
+        deleted: count(first.gone - first.parked),
+        archived: count(first.parked),
+        sent: 0,
+    }
+}
+
+fn count(rows: i64) -> u64 {
+    u64::try_from(rows).unwrap_or(0)
 }
 
 fn claim_sql(queue: &QueueName) -> String {
-    let (table, uuid) = (queue.table(), "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'");
+    let (table, archive, uuid) = (queue.table(), queue.archive(), "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'");
     let (enqueued, in_progress, pending) = (CLAIM.from, CLAIM.to, WITHDRAW.to);
     debug_assert!(RECLAIM.from == in_progress && WITHDRAW.from == enqueued);
     format!(
@@ -168,19 +203,27 @@ fn claim_sql(queue: &QueueName) -> String {
              insert into tasker.dead_letters (id, reason, queue, message, headers, detail, read_count)
              select tasker.uuid_v7(), 'unreadable', $5, coalesce(q.message, 'null'), q.headers, 'the message has no step_id', q.read_ct
                from {table} q join seen on seen.msg_id = q.msg_id where seen.step_id is null),
+         archived as (
+             insert into {archive} (msg_id, read_ct, enqueued_at, vt, message, headers)
+             select q.msg_id, q.read_ct, q.enqueued_at, q.vt, q.message, q.headers
+               from {table} q join seen on seen.msg_id = q.msg_id where seen.step_id is null
+             returning msg_id),
          gone as (
              delete from {table} q using seen
               where q.msg_id = seen.msg_id
                 and (seen.step_state is null or seen.is_copy or seen.step_state not in ('{enqueued}', '{in_progress}')
                      or seen.step_state = '{enqueued}' and seen.task_state not in ('in_progress', 'paused')
-                     or exists (select from withdrawn w where w.msg_id = seen.msg_id))),
+                     or exists (select from withdrawn w where w.msg_id = seen.msg_id))
+             returning seen.msg_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
              select task_id, step_id, from_state, '{in_progress}', attempt, 'worker:' || $2,
                     case when from_state = '{in_progress}' then 'the lease ran out' end from claimed
              union all
              select task_id, step_id, '{enqueued}', '{pending}', attempt, 'worker:' || $2, 'the task is paused' from withdrawn)
-         select (select count(*) from visible) as read, c.*, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
+         select (select count(*) from visible) as read, (select count(*) from visible where read_ct > 0) as again,
+                (select count(*) from gone) as gone, (select count(*) from archived) as parked,
+                (select count(*) from withdrawn) as withdrawn, c.*, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
                 coalesce(family.parent_attempts, '{{}}') as parent_attempts
            from (select) one left join claimed c on true
            left join lateral (
@@ -237,6 +280,27 @@ pub async fn extend(
         .bind(lease.as_secs_f64());
     let rows: Vec<(StepId,)> = session.fetch("extend_leases", query).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Moves the messages of leases that ran out to the front of their queue: they were read once, and must not wait
+/// behind what was enqueued since.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn hasten_expired(session: &mut Session, queue: &QueueName) -> Result<u64, Error> {
+    let sql = format!(
+        "-- hasten_expired_leases
+         update {table} q set vt = clock_timestamp() - interval '{first} seconds'
+          where q.msg_id = any (array (
+                select msg_id from {table}
+                 where vt <= clock_timestamp() and vt > clock_timestamp() - interval '{fresh} seconds' and read_ct > 0
+                 limit 1000 for update skip locked))",
+        table = queue.table(),
+        first = queue::LONGEST_HEAD_START_SECONDS,
+        // a message that was never read lies further back, unless its priority is below the usual
+        fresh = queue::HEAD_START_SECONDS * -queue::LOWEST_PRIORITY,
+    );
+    session.execute("hasten_expired_leases", sqlx::query(&sql)).await
 }
 
 /// Gives leases back: the steps are enqueued again, before all others, and the claim does not count against them.

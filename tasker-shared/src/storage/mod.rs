@@ -7,6 +7,7 @@
 mod compiled;
 mod database;
 mod error;
+mod leader;
 mod types;
 
 pub mod dead_letters;
@@ -21,8 +22,10 @@ pub mod steps;
 pub mod tasks;
 pub mod templates;
 pub mod timers;
+pub mod vitals;
 pub mod workers;
 
 pub use compiled::CompiledTemplates;
 pub use database::{Database, Options, Session};
 pub use error::Error;
+pub use leader::Leader;

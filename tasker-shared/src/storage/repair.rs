@@ -6,7 +6,8 @@
 use super::{Error, Session};
 use crate::{
     id::TaskId,
-    queue::{QueueName, STEP_RESULTS, TASK_REQUESTS},
+    metrics::Label,
+    queue::{QueueName, STEP_RESULTS, TASK_REQUESTS, traffic::Traffic},
 };
 use std::time::Duration;
 
@@ -87,7 +88,8 @@ pub async fn standing_still(session: &mut Session, older: Duration, limit: i64) 
 /// # Errors
 /// [`Error::Statement`].
 pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: Duration) -> Result<u64, Error> {
-    let table = QueueName::of_namespace(namespace).table();
+    let queue = QueueName::of_namespace(namespace);
+    let table = queue.table();
     let reports = format!(
         "-- mend_reports
          insert into pgmq.q_{STEP_RESULTS} (vt, message)
@@ -134,11 +136,16 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
             and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)"
     );
     let seconds = older.as_secs_f64();
-    let mut mended = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;
-    mended += session.execute("mend_timers", sqlx::query(&timers).bind(task)).await?;
-    mended += session.execute("mend_doorbells", sqlx::query(&steps).bind(task).bind(seconds)).await?;
-    mended += session.execute("mend_request", sqlx::query(&requests).bind(task)).await?;
-    Ok(mended)
+    let reports = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;
+    let timers = session.execute("mend_timers", sqlx::query(&timers).bind(task)).await?;
+    let steps = session.execute("mend_doorbells", sqlx::query(&steps).bind(task).bind(seconds)).await?;
+    let requests = session.execute("mend_request", sqlx::query(&requests).bind(task)).await?;
+    let queues: [(Label, u64); 3] =
+        [(STEP_RESULTS.into(), reports), ((&queue).into(), steps), (TASK_REQUESTS.into(), requests)];
+    for (queue, sent) in queues {
+        session.passed(queue, Traffic { sent, ..Traffic::default() });
+    }
+    Ok(reports + timers + steps + requests)
 }
 
 fn ids(rows: Vec<(TaskId,)>) -> Result<Vec<TaskId>, Error> {

@@ -4,7 +4,10 @@ use super::{Error, Session};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
-    queue::{QueueName, STEP_RESULTS},
+    queue::{
+        QueueName, STEP_RESULTS,
+        traffic::{Door, Traffic},
+    },
     step::{Edge, Failure, ResultType, StepEvent, StepState, Verdict},
     task::TaskState,
 };
@@ -83,7 +86,10 @@ pub async fn store(
         .bind(reports.iter().map(|r| r.result.as_ref().map(Json)).collect::<Vec<_>>())
         .bind(reports.iter().map(|r| r.error.as_ref().map(Json)).collect::<Vec<_>>())
         .bind(worker);
-    let rows: Vec<(StepId,)> = session.fetch("report_steps", query).await?;
+    let door = Door::of(STEP_RESULTS);
+    let rows: Result<Vec<(StepId,)>, Error> = session.fetch("report_steps", query).await;
+    let rows = door.close(session, rows, |rows| Traffic { sent: rows.len() as u64, ..Traffic::default() })?;
+    session.passed(queue.into(), Traffic { deleted: rows.len() as u64, ..Traffic::default() });
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 

@@ -149,18 +149,18 @@ async fn pgmq_origin(pool: &PgPool) -> Result<Pgmq, Error> {
     .map_err(failed("look_for_pgmq"))?;
     Ok(match (extension, sql, schema) {
         (Some(version), ..) => Pgmq::Extension(version),
-        (None, true, _) => Pgmq::Sql(
-            PGMQueueExt::new_with_pool(pool.clone())
-                .await
-                .installed_version()
-                .await
-                .ok()
-                .flatten()
-                .map_or_else(|| "unknown".to_owned(), |v| v.to_string()),
-        ),
+        (None, true, _) => Pgmq::Sql(pgmq_version(pool).await?),
         (None, false, true) => Pgmq::Foreign,
         (None, false, false) => Pgmq::Absent,
     })
+}
+
+/// The version in the `pgmq` crate's list. The crate's own function for it creates the list and locks it against everybody
+/// else, which no health check may do.
+async fn pgmq_version(pool: &PgPool) -> Result<String, Error> {
+    let newest = sqlx::query_scalar("select version from pgmq.__pgmq_migrations order by run_at desc limit 1");
+    let version: Option<String> = newest.fetch_optional(pool).await.map_err(failed("read_pgmq_version"))?;
+    Ok(version.unwrap_or_else(|| "unknown".to_owned()))
 }
 
 async fn run(connection: &mut PgConnection, doing: &'static str, sql: &str) -> Result<(), Error> {

@@ -1,13 +1,16 @@
 //! Sends what was recorded, without ever being in the way of those who record it.
 
 use super::{
+    environment::Target,
+    otlp::Sink,
     outbox::Outbox,
     recorder::Recorder,
     store::Batch,
     trace::nanos,
-    transport::{Failure, Message, Transport},
+    transport::{Failure, Transport},
 };
-use crate::metrics::{Metrics, labels::ExportSignal};
+use crate::metrics::{Metrics, Signal, labels::ExportSignal};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -20,45 +23,56 @@ const OLDEST_BATCH: Duration = Duration::from_secs(300);
 /// Items of one request.
 const ITEMS_PER_REQUEST: usize = 1_000;
 
-/// One way out, and whether it is open. An outage is told once, and its end.
+/// Whether a way out is open. An outage is told once, and its end.
 #[derive(Debug)]
-pub(super) struct Exporter {
-    transport: Transport,
+pub(super) struct Watch {
+    signal: Signal,
+    endpoint: String,
     metrics: Metrics,
     failing: bool,
 }
 
-impl Exporter {
-    pub(super) fn new(transport: Transport, metrics: Metrics) -> Self {
-        Self { transport, metrics, failing: false }
+impl Watch {
+    /// Failures begin at zero, so that the first one is an increase for those who scrape.
+    pub(super) fn new(target: &Target, metrics: Metrics) -> Self {
+        metrics.telemetry_export_failures.add(0, ExportSignal { signal: target.signal });
+        Self { signal: target.signal, endpoint: target.endpoint.clone(), metrics, failing: false }
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), Failure> {
-        let (signal, endpoint) = (self.transport.signal(), self.transport.endpoint());
-        match self.transport.send(message).await {
-            Ok(None) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!(%signal, endpoint, "the telemetry export works again");
-                }
-                Ok(())
-            }
-            Ok(Some(rejected)) => {
-                self.failed(&rejected);
-                Ok(())
-            }
-            Err(failure) => {
-                self.failed(&failure.to_string());
-                Err(failure)
-            }
+    fn worked(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!(signal = %self.signal, endpoint = self.endpoint, "the telemetry export works again");
         }
     }
 
     fn failed(&mut self, reason: &str) {
-        let (signal, endpoint) = (self.transport.signal(), self.transport.endpoint());
+        let signal = self.signal;
         self.metrics.telemetry_export_failures.add(1, ExportSignal { signal });
         if !std::mem::replace(&mut self.failing, true) {
+            let endpoint = &self.endpoint;
             tracing::warn!(%signal, endpoint, reason, "telemetry is not exported; this is said once per outage");
         }
+    }
+}
+
+/// The way out for metrics.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    pub(super) transport: Transport,
+    pub(super) watch: Watch,
+}
+
+impl Exporter {
+    async fn send(&mut self, request: ExportMetricsServiceRequest) -> Result<(), Failure> {
+        match self.transport.send(request).await {
+            Ok(None) => self.watch.worked(),
+            Ok(Some(rejected)) => self.watch.failed(&rejected),
+            Err(failure) => {
+                self.watch.failed(&failure.to_string());
+                return Err(failure);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -97,7 +111,7 @@ async fn export_metrics(recorder: &Arc<Recorder>, exporter: &mut Exporter, pendi
 async fn finish(recorder: &Recorder, exporter: &mut Exporter, pending: &mut Option<Batch>) -> bool {
     let Some(batch) = pending else { return true };
     while let Some(request) = batch.requests.front() {
-        match exporter.send(Message::Metrics(request.clone())).await {
+        match exporter.send(request.clone()).await {
             Ok(()) => drop(batch.requests.pop_front()),
             Err(Failure::Unavailable(_)) => {
                 let age = nanos(SystemTime::now()).saturating_sub(batch.time());
@@ -122,9 +136,9 @@ async fn finish(recorder: &Recorder, exporter: &mut Exporter, pending: &mut Opti
 /// Exports what is in an outbox when enough waits or `delay` has passed, and what is left at the end.
 pub(super) async fn items<T>(
     outbox: Arc<Outbox<T>>,
-    mut exporter: Exporter,
+    sink: impl Sink<T>,
+    mut watch: Watch,
     delay: Duration,
-    request: impl Fn(Vec<T>) -> Message,
     stop: CancellationToken,
 ) {
     let mut pending = None;
@@ -134,31 +148,27 @@ pub(super) async fn items<T>(
         let stopped = tokio::select! {
             () = stop.cancelled() => true,
             _ = timer.tick() => false,
-            () = outbox.filled(), if !exporter.failing => false,
+            () = outbox.filled(), if !watch.failing => false,
         };
         if stopped {
             outbox.close();
-            drain(&outbox, &mut exporter, &request, &mut pending).await;
+            drain(&outbox, &sink, &mut watch, &mut pending).await;
             return;
         }
-        stop.run_until_cancelled(drain(&outbox, &mut exporter, &request, &mut pending)).await;
+        // A stop in the middle of a request ends the request; its items are sent again above.
+        stop.run_until_cancelled(drain(&outbox, &sink, &mut watch, &mut pending)).await;
     }
 }
 
-/// A request that has yet to arrive.
-struct Pending {
-    message: Message,
+/// Items that have yet to arrive.
+struct Pending<T> {
+    items: Vec<T>,
     since: Instant,
 }
 
-async fn drain<T>(
-    outbox: &Outbox<T>,
-    exporter: &mut Exporter,
-    request: &impl Fn(Vec<T>) -> Message,
-    pending: &mut Option<Pending>,
-) {
+async fn drain<T>(outbox: &Outbox<T>, sink: &impl Sink<T>, watch: &mut Watch, pending: &mut Option<Pending<T>>) {
     if outbox.take_dropped() > 0 {
-        exporter.failed("more is recorded than can be sent; some is dropped");
+        watch.failed("more is recorded than can be sent; some is dropped");
     }
     loop {
         if pending.is_none() {
@@ -166,13 +176,18 @@ async fn drain<T>(
             if items.is_empty() {
                 return;
             }
-            *pending = Some(Pending { message: request(items), since: Instant::now() });
+            *pending = Some(Pending { items, since: Instant::now() });
         }
-        if let Some(Pending { message, since }) = pending
-            && let Err(Failure::Unavailable(_)) = exporter.send(message.clone()).await
-            && since.elapsed() < OLDEST_BATCH
-        {
-            return;
+        if let Some(Pending { items, since }) = pending {
+            match sink.send(items).await {
+                Ok(()) => watch.worked(),
+                Err(failure) => {
+                    watch.failed(&failure.to_string());
+                    if matches!(failure, Failure::Unavailable(_)) && since.elapsed() < OLDEST_BATCH {
+                        return;
+                    }
+                }
+            }
         }
         *pending = None;
     }

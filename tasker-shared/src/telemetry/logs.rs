@@ -1,6 +1,7 @@
 //! What becomes of log lines and live spans: standard error as text or JSON, and the collector.
 
 use super::{
+    otlp::Record,
     outbox::Outbox,
     settings::{Format, Logs},
 };
@@ -9,14 +10,13 @@ use opentelemetry::{
     trace::{TraceContextExt, TracerProvider as _},
 };
 use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
-use opentelemetry_proto::tonic::{logs::v1::LogRecord, trace::v1::Span as WrittenSpan};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     logs::{LogProcessor, SdkLogRecord, SdkLoggerProvider},
     trace::{SdkTracerProvider, Span, SpanData, SpanProcessor},
 };
 use serde_json::{Map, Value};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io::IsTerminal as _, sync::Arc, time::Duration};
 use tracing::{Event, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -33,6 +33,9 @@ use tracing_subscriber::{
 /// Spans of libraries below the services: not told, because the exporter uses them itself.
 const QUIET: &str = "info,opentelemetry=off,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,reqwest=off,rustls=off";
 
+/// The exporter warns at every export that fails; an outage is told once, by [`Watch`](super::export::Watch).
+const EXPORTER_QUIET: &str = "opentelemetry-otlp=error";
+
 /// Sends log lines and live spans where they belong, from now on, for the whole process.
 ///
 /// # Errors
@@ -44,9 +47,10 @@ pub(super) fn install(
 ) -> Result<(), super::Error> {
     let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let directives = directives.unwrap_or_else(|| settings.level.clone());
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|source| super::Error::Filter { filter: directives, reason: source.to_string() })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let all = if directives.contains("opentelemetry") { directives } else { format!("{EXPORTER_QUIET},{directives}") };
+    let filter =
+        EnvFilter::try_new(&all).map_err(|source| super::Error::Filter { filter: all, reason: source.to_string() })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
     let lines = match settings.format {
         Format::Text => lines.boxed(),
         Format::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
@@ -71,6 +75,11 @@ pub(super) fn install(
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|error| super::Error::LogsTaken(error.to_string()))
+}
+
+/// Colours are for people: not in files and pipes, and not where `NO_COLOR` says so.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// A line of JSON: the event's fields, those of the spans around it, and the ids of the trace.
@@ -144,14 +153,14 @@ impl tracing::field::Visit for Fields<'_> {
 
 /// Puts live spans that have ended beside the spans of the stations.
 #[derive(Debug)]
-pub(super) struct Spans(pub(super) Arc<Outbox<WrittenSpan>>);
+pub(super) struct Spans(pub(super) Arc<Outbox<SpanData>>);
 
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.put(span.into());
+            self.0.put(span);
         }
     }
 
@@ -166,11 +175,11 @@ impl SpanProcessor for Spans {
 
 /// Puts log records into the outbox.
 #[derive(Debug)]
-pub(super) struct Records(pub(super) Arc<Outbox<LogRecord>>);
+pub(super) struct Records(pub(super) Arc<Outbox<Record>>);
 
 impl LogProcessor for Records {
-    fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
-        self.0.put((&*record).into());
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        self.0.put((record.clone(), scope.clone()));
     }
 
     fn force_flush(&self) -> OTelSdkResult {

@@ -10,6 +10,7 @@ mod error;
 mod export;
 pub mod exposition;
 mod logs;
+mod otlp;
 mod outbox;
 mod recorder;
 pub mod sampler;
@@ -18,6 +19,7 @@ mod store;
 mod tests;
 pub mod trace;
 mod transport;
+mod zeros;
 
 pub use context::{Station, TraceParent, span_id, trace_id};
 pub use error::Error;
@@ -28,16 +30,9 @@ pub use settings::Settings;
 pub use crate::config::telemetry as settings;
 pub use trace::{Span, Trace, Tracing};
 
-use crate::metrics::{Metrics, labels::ExportSignal};
+use crate::metrics::Metrics;
 use environment::{Environment, Plan, Target};
-use export::Exporter;
-use opentelemetry_proto::tonic::{
-    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
-    common::v1::InstrumentationScope,
-    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span as WrittenSpan},
-};
+use export::{Exporter, Watch};
 use opentelemetry_sdk::{logs::SdkLoggerProvider, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use outbox::Outbox;
 use recorder::Recorder;
@@ -46,7 +41,7 @@ use std::{sync::Arc, time::Duration};
 use store::Bounds;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use transport::{Message, Transport};
+use transport::Transport;
 
 /// How many spans or log records wait for the exporter.
 const WAITING: usize = 32_768;
@@ -119,7 +114,6 @@ impl Telemetry {
     }
 
     fn running(settings: &Settings, plan: Plan) -> Result<Self, Error> {
-        let resource: Resource = (&plan.resource).into();
         let exemplars = plan.traces.is_some().then_some(plan.sampler);
         let recorder = Recorder::start(plan.resource.clone(), bounds(settings, plan.metrics.is_some()), exemplars)
             .map_err(Error::Thread)?;
@@ -130,8 +124,10 @@ impl Telemetry {
             ..Self::off()
         };
         let delay = Duration::from_millis(settings.opentelemetry.batch_delay_ms.max(1));
+        let metrics = telemetry.metrics.clone();
+        let watch = |target: &Target| Watch::new(target, metrics.clone());
         if let Some(target) = plan.metrics {
-            let exporter = telemetry.exporter(target)?;
+            let exporter = Exporter { watch: watch(&target), transport: Transport::new(target)? };
             telemetry.exports.spawn(export::metrics(recorder, exporter, plan.interval, telemetry.stop.clone()));
         }
         if let Some(target) = plan.traces {
@@ -139,25 +135,17 @@ impl Telemetry {
             telemetry.tracing = Tracing::new(plan.sampler, Arc::clone(&outbox));
             let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(plan.sampler);
             telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox))).build());
-            let (exporter, resource) = (telemetry.exporter(target)?, resource.clone());
-            let request = move |items| spans(&resource, items);
-            telemetry.exports.spawn(export::items(outbox, exporter, delay, request, telemetry.stop.clone()));
+            let (sink, watch) = (otlp::spans(&target, &plan.resource)?, watch(&target));
+            telemetry.exports.spawn(export::items(outbox, sink, watch, delay, telemetry.stop.clone()));
         }
         if let Some(target) = plan.logs {
             let outbox = Outbox::new(WAITING, ENOUGH);
+            let (sink, watch) = (otlp::records(&target, &plan.resource)?, watch(&target));
             let provider = SdkLoggerProvider::builder().with_resource(plan.resource);
             telemetry.logger = Some(provider.with_log_processor(logs::Records(Arc::clone(&outbox))).build());
-            let exporter = telemetry.exporter(target)?;
-            let request = move |items| records(&resource, items);
-            telemetry.exports.spawn(export::items(outbox, exporter, delay, request, telemetry.stop.clone()));
+            telemetry.exports.spawn(export::items(outbox, sink, watch, delay, telemetry.stop.clone()));
         }
         Ok(telemetry)
-    }
-
-    /// Failures begin at zero, so that the first one is an increase for those who scrape.
-    fn exporter(&self, target: Target) -> Result<Exporter, Error> {
-        self.metrics.telemetry_export_failures.add(0, ExportSignal { signal: target.signal });
-        Ok(Exporter::new(Transport::new(target)?, self.metrics.clone()))
     }
 
     /// The catalogue of this process.
@@ -228,20 +216,4 @@ fn bounds(settings: &Settings, exported: bool) -> Bounds {
         ids: settings.metrics.max_correlation_ids,
         idle: Duration::from_secs(settings.metrics.idle_seconds),
     }
-}
-
-fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: "tasker".to_owned(), ..InstrumentationScope::default() })
-}
-
-fn spans(resource: &Resource, spans: Vec<WrittenSpan>) -> Message {
-    let scope_spans = vec![ScopeSpans { scope: scope(), spans, ..ScopeSpans::default() }];
-    let of_resource = ResourceSpans { resource: Some(resource.clone()), scope_spans, ..ResourceSpans::default() };
-    Message::Traces(ExportTraceServiceRequest { resource_spans: vec![of_resource] })
-}
-
-fn records(resource: &Resource, log_records: Vec<LogRecord>) -> Message {
-    let scope_logs = vec![ScopeLogs { scope: scope(), log_records, ..ScopeLogs::default() }];
-    let of_resource = ResourceLogs { resource: Some(resource.clone()), scope_logs, ..ResourceLogs::default() };
-    Message::Logs(ExportLogsServiceRequest { resource_logs: vec![of_resource] })
 }

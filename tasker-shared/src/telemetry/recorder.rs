@@ -8,6 +8,7 @@ use super::{
     sampler::Sampler,
     store::{Batch, Bounds, Store},
     trace::nanos,
+    zeros,
 };
 use crate::metrics::{CATALOG, Metrics, Pressure};
 use opentelemetry::metrics::MeterProvider as _;
@@ -71,6 +72,7 @@ impl Recorder {
             let _already_woken = relieve.try_send(());
         });
         let metrics = Metrics::with_pressure(&provider.meter("tasker"), &pressure);
+        zeros::begin(&metrics);
         let store = Store::new(bounds, sampler, nanos(SystemTime::now()));
         let recorder = Arc::new(Self {
             reader,

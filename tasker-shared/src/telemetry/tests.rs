@@ -5,7 +5,7 @@ use crate::{
     id::{CorrelationId, StepId, TaskId},
     metrics::{
         Label, Metrics,
-        labels::{HttpRequest, InState, Namespace, Task},
+        labels::{HttpRequest, InState, NamespacePriority, Task},
     },
     name::Name,
     task::state::TaskState,
@@ -13,6 +13,7 @@ use crate::{
 use opentelemetry::trace::{SpanKind, TracerProvider};
 use opentelemetry_proto::tonic::{
     collector::{
+        logs::v1::ExportLogsServiceRequest,
         metrics::v1::{
             ExportMetricsServiceRequest, ExportMetricsServiceResponse,
             metrics_service_server::{MetricsService, MetricsServiceServer},
@@ -84,6 +85,20 @@ fn task(correlation_id: CorrelationId) -> Task {
     Task { correlation_id, namespace: name("orders"), task_type: name("ship") }
 }
 
+fn claim(step: StepId) -> Span {
+    Span {
+        name: Station::Claim.as_str(),
+        span_id: span_id(step.0, 1, Station::Claim),
+        parent: None,
+        links: Vec::new(),
+        start: SystemTime::now(),
+        end: SystemTime::now(),
+        kind: SpanKind::Consumer,
+        error: None,
+        attributes: Vec::new(),
+    }
+}
+
 /// Every number in a request: metric, labels, value; `None` where the series ends.
 fn numbers(request: &ExportMetricsServiceRequest) -> Vec<(String, BTreeMap<String, String>, Option<i64>)> {
     let metrics = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics);
@@ -141,17 +156,7 @@ async fn metrics_and_spans_arrive_over_http() {
     let telemetry = Telemetry::start(&settings, "test", "0", &|_| None).unwrap();
     let (correlation, step) = (CorrelationId::generate(), StepId::generate());
     telemetry.metrics().tasks_requests.add(1, task(correlation));
-    telemetry.tracing().record(correlation, || Span {
-        name: Station::Claim.as_str(),
-        span_id: span_id(step.0, 1, Station::Claim),
-        parent: None,
-        links: Vec::new(),
-        start: SystemTime::now(),
-        end: SystemTime::now(),
-        kind: SpanKind::Consumer,
-        error: None,
-        attributes: Vec::new(),
-    });
+    telemetry.tracing().record(correlation, || claim(step));
     telemetry.shutdown(LONG).await;
     let mut arrived = BTreeMap::new();
     while let Ok((path, body)) = bodies.try_recv() {
@@ -236,6 +241,61 @@ async fn an_absent_collector_is_counted_and_everything_arrives_when_it_returns()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn spans_wait_for_a_collector_that_is_away_and_arrive_when_it_returns() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut settings = settings(address, 3_600_000);
+    settings.opentelemetry.protocol = super::settings::Protocol::HttpProtobuf;
+    let telemetry = Telemetry::start(&settings, "test", "0", &|_| None).unwrap();
+    let (correlation, step) = (CorrelationId::generate(), StepId::generate());
+    telemetry.tracing().record(correlation, || claim(step));
+    let failures = "tasker_telemetry_export_failures_total{signal=\"traces\"} 0\n";
+    tokio::time::timeout(LONG, async {
+        while telemetry.prometheus_text().contains(failures) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let (sender, mut bodies) = mailbox();
+    let handler = move |body: axum::body::Bytes| async move { sender.send(body).unwrap() };
+    let collector = axum::Router::new().route("/v1/traces", axum::routing::post(handler));
+    tokio::spawn(axum::serve(TcpListener::bind(address).await.unwrap(), collector).into_future());
+    let arrived = tokio::time::timeout(LONG, bodies.recv()).await.unwrap().unwrap();
+    let traces = ExportTraceServiceRequest::decode(arrived).unwrap();
+    assert_eq!(traces.resource_spans[0].scope_spans[0].spans[0].trace_id, correlation.0.as_bytes());
+    telemetry.shutdown(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_records_arrive_with_the_name_of_the_service() {
+    let (sender, mut bodies) = mailbox();
+    let handler = move |body: axum::body::Bytes| async move { sender.send(body).unwrap() };
+    let collector = axum::Router::new()
+        .route("/v1/logs", axum::routing::post(handler))
+        .fallback(|| async { axum::http::StatusCode::OK });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(listener.local_addr().unwrap(), 3_600_000);
+    settings.opentelemetry.protocol = super::settings::Protocol::HttpProtobuf;
+    settings.logs.otlp = true;
+    tokio::spawn(axum::serve(listener, collector).into_future());
+    let telemetry = Telemetry::start(&settings, "test", "0", &|_| None).unwrap();
+    let bridge =
+        opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge::new(telemetry.logger.as_ref().unwrap());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(bridge), || {
+        tracing::warn!(step.name = "pay", "no such account");
+    });
+    telemetry.shutdown(LONG).await;
+    let logs = ExportLogsServiceRequest::decode(bodies.recv().await.unwrap()).unwrap();
+    let of_service = &logs.resource_logs[0];
+    let record = &of_service.scope_logs[0].log_records[0];
+    assert_eq!(record.severity_text, "WARN");
+    assert!(record.attributes.iter().any(|attribute| attribute.key == "step.name"));
+    assert!(of_service.resource.as_ref().unwrap().attributes.iter().any(|of| of.key == "service.name"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gauge_persists_between_exports_and_ends_when_it_is_replaced() {
     let telemetry = Telemetry::start(&Settings::default(), "test", "0", &|_| None).unwrap();
     let metrics = telemetry.metrics();
@@ -264,14 +324,15 @@ async fn the_scraped_pages_are_exact_and_without_correlation_ids() {
     for _ in 0..5_000 {
         metrics.tasks_completions.add(1, task(CorrelationId::generate()));
     }
-    let namespace = || Namespace { namespace: Name::new("orders").unwrap() };
-    metrics.step_queue_wait_duration.record_duration(Duration::from_micros(300), namespace());
+    let labels = NamespacePriority { namespace: Name::new("orders").unwrap(), priority: 7.into() };
+    metrics.step_queue_wait_duration.record_duration(Duration::from_micros(300), labels);
     let held = metrics
         .http_server_active_requests
         .hold(crate::metrics::labels::ActiveRequests { method: "GET", scheme: "http" });
     let page = telemetry.prometheus_text();
     assert!(page.contains("tasker_tasks_completions_total{namespace=\"orders\",task_type=\"ship\"} 5000\n"), "{page}");
-    let bucket = "tasker_step_queue_wait_duration_milliseconds_bucket{namespace=\"orders\",le=\"0.5\"} 1\n";
+    let bucket =
+        "tasker_step_queue_wait_duration_milliseconds_bucket{namespace=\"orders\",priority=\"high\",le=\"0.5\"} 1\n";
     assert!(page.contains(bucket), "{page}");
     assert!(page.contains("http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 1\n"));
     assert!(page.lines().all(|line| line.starts_with('#') || !line.contains("correlation_id=")));

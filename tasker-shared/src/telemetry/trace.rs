@@ -10,13 +10,10 @@ use super::{
 };
 use crate::id::{CorrelationId, StepId, TaskId};
 use opentelemetry::{
-    Context, KeyValue,
-    trace::{SpanId, SpanKind, TraceContextExt},
+    Context, InstrumentationScope, KeyValue,
+    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceState},
 };
-use opentelemetry_proto::{
-    tonic::trace::v1::{Span as Written, Status, span, status::StatusCode},
-    transform::common::tonic::Attributes,
-};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -74,11 +71,11 @@ pub struct Tracing(Option<Inner>);
 #[derive(Debug, Clone)]
 struct Inner {
     sampler: Sampler,
-    outbox: Arc<Outbox<Written>>,
+    outbox: Arc<Outbox<SpanData>>,
 }
 
 impl Tracing {
-    pub(super) fn new(sampler: Sampler, outbox: Arc<Outbox<Written>>) -> Self {
+    pub(super) fn new(sampler: Sampler, outbox: Arc<Outbox<SpanData>>) -> Self {
         Self(Some(Inner { sampler, outbox }))
     }
 
@@ -133,49 +130,40 @@ impl Tracing {
     }
 }
 
-fn written(correlation_id: CorrelationId, span: Span) -> Written {
-    let end = nanos(span.end).max(nanos(span.start));
-    let (status, events) = match span.error {
-        Some(message) => (failed(message.clone()), vec![exception(message, end)]),
-        None => (Status::default(), Vec::new()),
+fn written(correlation_id: CorrelationId, span: Span) -> SpanData {
+    let end = span.end.max(span.start);
+    let (mut events, mut links) = (SpanEvents::default(), SpanLinks::default());
+    let status = match span.error {
+        Some(message) => {
+            events.events.push(exception(message.clone(), end));
+            Status::error(message)
+        }
+        None => Status::Unset,
     };
-    Written {
-        trace_id: correlation_id.0.as_bytes().to_vec(),
-        span_id: span.span_id.to_bytes().to_vec(),
-        parent_span_id: span.parent.map(|parent| parent.to_bytes().to_vec()).unwrap_or_default(),
-        flags: 1,
-        name: span.name.to_owned(),
-        kind: span::SpanKind::from(span.kind).into(),
-        start_time_unix_nano: nanos(span.start),
-        end_time_unix_nano: end,
-        attributes: Attributes::from(span.attributes).0,
-        events,
-        links: span.links.into_iter().map(link).collect(),
-        status: Some(status),
-        ..Written::default()
-    }
-}
-
-fn failed(message: String) -> Status {
-    Status { code: StatusCode::Error.into(), message }
-}
-
-fn exception(message: String, at: u64) -> span::Event {
-    span::Event {
-        time_unix_nano: at,
-        name: "exception".to_owned(),
-        attributes: Attributes::from([KeyValue::new("exception.message", message)]).0,
+    links.links = span.links.into_iter().map(|(trace, id)| Link::with_context(context(trace, id))).collect();
+    SpanData {
+        span_context: context(correlation_id, span.span_id),
+        parent_span_id: span.parent.unwrap_or(SpanId::INVALID),
+        parent_span_is_remote: false,
+        span_kind: span.kind,
+        name: span.name.into(),
+        start_time: span.start,
+        end_time: end,
+        attributes: span.attributes,
         dropped_attributes_count: 0,
+        events,
+        links,
+        status,
+        instrumentation_scope: InstrumentationScope::builder("tasker").build(),
     }
 }
 
-fn link((correlation_id, span_id): (CorrelationId, SpanId)) -> span::Link {
-    span::Link {
-        trace_id: correlation_id.0.as_bytes().to_vec(),
-        span_id: span_id.to_bytes().to_vec(),
-        flags: 1,
-        ..span::Link::default()
-    }
+fn context(correlation_id: CorrelationId, span: SpanId) -> SpanContext {
+    SpanContext::new(trace_id(correlation_id), span, TraceFlags::SAMPLED, false, TraceState::default())
+}
+
+fn exception(message: String, at: SystemTime) -> Event {
+    Event::new("exception", at, vec![KeyValue::new("exception.message", message)], 0)
 }
 
 /// Nanoseconds since 1970.
@@ -194,7 +182,10 @@ mod tests {
         Span, Trace, Tracing,
     };
     use crate::id::{CorrelationId, StepId};
-    use opentelemetry::{KeyValue, trace::SpanKind};
+    use opentelemetry::{
+        KeyValue,
+        trace::{SpanKind, Status},
+    };
     use std::time::{Duration, UNIX_EPOCH};
 
     fn execute(step: StepId) -> Span {
@@ -218,10 +209,10 @@ mod tests {
         let (correlation, step) = (CorrelationId::generate(), StepId::generate());
         tracing.record(correlation, || execute(step));
         let [span] = outbox.take(10).try_into().unwrap();
-        assert_eq!(span.trace_id, correlation.0.as_bytes());
-        assert_eq!(span.parent_span_id, span_id(step.0, 1, Station::Claim).to_bytes());
-        assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 2_000_000_000);
-        assert_eq!(span.status.unwrap().message, "no such account");
+        assert_eq!(span.span_context.trace_id().to_bytes(), *correlation.0.as_bytes());
+        assert_eq!(span.parent_span_id, span_id(step.0, 1, Station::Claim));
+        assert_eq!(span.end_time.duration_since(span.start_time).unwrap(), Duration::from_secs(2));
+        assert_eq!(span.status, Status::error("no such account"));
         assert_eq!(span.events[0].name, "exception");
     }
 

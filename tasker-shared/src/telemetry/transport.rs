@@ -1,16 +1,16 @@
-//! How requests reach a collector: OTLP over gRPC or HTTP.
+//! How metrics reach a collector: OTLP over gRPC or HTTP.
+//!
+//! The series store makes requests of its own, which the exporter of OpenTelemetry cannot express; spans and log
+//! records go through that exporter, and share with this only how an address, headers and a certificate are read.
 
 use super::{
     Error,
     environment::Target,
     settings::{Compression, Protocol},
 };
-use crate::metrics::Signal;
 use flate2::{Compression as Level, write::GzEncoder};
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
-    metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
-    trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient,
 };
 use prost::Message as _;
 use std::{error::Error as _, io::Write, path::Path};
@@ -20,17 +20,6 @@ use tonic::{
     metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
-
-/// A request of one of the three signals.
-#[derive(Debug, Clone)]
-pub(super) enum Message {
-    /// Numbers.
-    Metrics(ExportMetricsServiceRequest),
-    /// Spans.
-    Traces(ExportTraceServiceRequest),
-    /// Log records.
-    Logs(ExportLogsServiceRequest),
-}
 
 /// Why a request did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,49 +53,43 @@ impl Transport {
     pub(super) fn new(target: Target) -> Result<Self, Error> {
         let way = match target.protocol {
             Protocol::Grpc => grpc(&target)?,
-            Protocol::HttpProtobuf => http(&target)?,
+            Protocol::HttpProtobuf => Way::Http { client: http(&target)? },
         };
         Ok(Self { target, way })
     }
 
-    /// Of which signal.
-    pub(super) fn signal(&self) -> Signal {
-        self.target.signal
-    }
-
-    /// To where.
-    pub(super) fn endpoint(&self) -> &str {
-        &self.target.endpoint
-    }
-
     /// Sends one request. Returns what the collector says it did not take, if it says so.
-    pub(super) async fn send(&self, message: Message) -> Result<Option<String>, Failure> {
+    pub(super) async fn send(&self, request: ExportMetricsServiceRequest) -> Result<Option<String>, Failure> {
         let sent = match &self.way {
             Way::Grpc { channel, metadata } => {
                 let gzip = (self.target.compression == Compression::Gzip).then_some(CompressionEncoding::Gzip);
-                tokio::time::timeout(self.target.timeout, call(channel.clone(), metadata.clone(), gzip, message)).await
+                tokio::time::timeout(self.target.timeout, call(channel.clone(), metadata.clone(), gzip, request)).await
             }
-            Way::Http { client } => tokio::time::timeout(self.target.timeout, self.post(client, message)).await,
+            Way::Http { client } => tokio::time::timeout(self.target.timeout, self.post(client, request)).await,
         };
         sent.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {:?}", self.target.timeout))))
     }
 
-    async fn post(&self, client: &reqwest::Client, message: Message) -> Result<Option<String>, Failure> {
+    async fn post(
+        &self,
+        client: &reqwest::Client,
+        request: ExportMetricsServiceRequest,
+    ) -> Result<Option<String>, Failure> {
         let unavailable = |error: reqwest::Error| Failure::Unavailable(causes(&error));
-        let mut request = client.post(&self.target.endpoint).header("content-type", "application/x-protobuf");
+        let mut post = client.post(&self.target.endpoint).header("content-type", "application/x-protobuf");
         for (name, value) in &self.target.headers {
-            request = request.header(name, value);
+            post = post.header(name, value);
         }
-        let body = message.encoded();
-        let request = match self.target.compression {
-            Compression::None => request.body(body),
-            Compression::Gzip => request.header("content-encoding", "gzip").body(gzipped(&body)),
+        let body = request.encode_to_vec();
+        let post = match self.target.compression {
+            Compression::None => post.body(body),
+            Compression::Gzip => post.header("content-encoding", "gzip").body(gzipped(&body)),
         };
-        let answer = request.send().await.map_err(unavailable)?;
+        let answer = post.send().await.map_err(unavailable)?;
         let status = answer.status();
         if status.is_success() {
             let body = answer.bytes().await.map_err(unavailable)?;
-            return Ok(message.rejected(&body));
+            return Ok(ExportMetricsServiceResponse::decode(body).ok().and_then(rejected));
         }
         let said: String = answer.text().await.unwrap_or_default().chars().take(200).collect();
         let text = format!("the collector answers {status} {said}").trim_end().to_owned();
@@ -119,7 +102,8 @@ impl Transport {
     }
 }
 
-fn unusable(target: &Target, reason: impl ToString) -> Error {
+/// Why the way cannot be made.
+pub(super) fn unusable(target: &Target, reason: impl ToString) -> Error {
     Error::Endpoint { signal: target.signal, endpoint: target.endpoint.clone(), reason: reason.to_string() }
 }
 
@@ -127,59 +111,59 @@ fn certificate(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Certificate { path: path.to_owned(), source })
 }
 
-fn grpc(target: &Target) -> Result<Way, Error> {
-    let mut endpoint = Endpoint::from_shared(target.endpoint.clone())
-        .map_err(|error| unusable(target, causes(&error)))?
-        .connect_timeout(target.timeout);
-    if target.endpoint.starts_with("https://") {
-        let mut tls = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(path) = &target.certificate {
-            tls = tls.ca_certificate(Certificate::from_pem(certificate(path)?));
-        }
-        endpoint = endpoint.tls_config(tls).map_err(|error| unusable(target, causes(&error)))?;
-    }
+/// The headers, for gRPC.
+pub(super) fn metadata(target: &Target) -> Result<MetadataMap, Error> {
     let mut metadata = MetadataMap::new();
     for (name, value) in &target.headers {
         let key: AsciiMetadataKey = name.to_ascii_lowercase().parse().map_err(|error| unusable(target, error))?;
         let value: AsciiMetadataValue = value.parse().map_err(|error| unusable(target, error))?;
         metadata.insert(key, value);
     }
-    Ok(Way::Grpc { channel: endpoint.connect_lazy(), metadata })
+    Ok(metadata)
 }
 
-fn http(target: &Target) -> Result<Way, Error> {
-    let mut client = reqwest::Client::builder().connect_timeout(target.timeout);
+/// Whom to trust, for gRPC.
+pub(super) fn tls(target: &Target) -> Result<ClientTlsConfig, Error> {
+    let tls = ClientTlsConfig::new().with_enabled_roots();
+    Ok(match &target.certificate {
+        Some(path) => tls.ca_certificate(Certificate::from_pem(certificate(path)?)),
+        None => tls,
+    })
+}
+
+fn grpc(target: &Target) -> Result<Way, Error> {
+    let mut endpoint = Endpoint::from_shared(target.endpoint.clone())
+        .map_err(|error| unusable(target, causes(&error)))?
+        .connect_timeout(target.timeout);
+    if target.endpoint.starts_with("https://") {
+        endpoint = endpoint.tls_config(tls(target)?).map_err(|error| unusable(target, causes(&error)))?;
+    }
+    Ok(Way::Grpc { channel: endpoint.connect_lazy(), metadata: metadata(target)? })
+}
+
+/// A client for HTTP that trusts whom it shall and gives up in time.
+pub(super) fn http(target: &Target) -> Result<reqwest::Client, Error> {
+    let mut client = reqwest::Client::builder().connect_timeout(target.timeout).timeout(target.timeout);
     if let Some(path) = &target.certificate {
         let pem = reqwest::Certificate::from_pem(&certificate(path)?);
         client = client.tls_certs_merge([pem.map_err(|error| unusable(target, error))?]);
     }
     reqwest::Url::parse(&target.endpoint).map_err(|error| unusable(target, error))?;
-    let client = client.build().map_err(|error| unusable(target, causes(&error)))?;
-    Ok(Way::Http { client })
+    client.build().map_err(|error| unusable(target, causes(&error)))
 }
 
 async fn call(
     channel: Channel,
     metadata: MetadataMap,
     gzip: Option<CompressionEncoding>,
-    message: Message,
+    request: ExportMetricsServiceRequest,
 ) -> Result<Option<String>, Failure> {
-    macro_rules! export {
-        ($client:ident, $request:expr, $rejected:ident) => {{
-            let mut client = $client::new(channel);
-            if let Some(gzip) = gzip {
-                client = client.send_compressed(gzip);
-            }
-            let request = Request::from_parts(metadata, Default::default(), $request);
-            let answer = client.export(request).await.map_err(|status| failure(&status))?.into_inner();
-            Ok(answer.partial_success.and_then(|part| rejection(part.$rejected, part.error_message)))
-        }};
+    let mut client = MetricsServiceClient::new(channel);
+    if let Some(gzip) = gzip {
+        client = client.send_compressed(gzip);
     }
-    match message {
-        Message::Metrics(request) => export!(MetricsServiceClient, request, rejected_data_points),
-        Message::Traces(request) => export!(TraceServiceClient, request, rejected_spans),
-        Message::Logs(request) => export!(LogsServiceClient, request, rejected_log_records),
-    }
+    let request = Request::from_parts(metadata, Default::default(), request);
+    client.export(request).await.map(|answer| rejected(answer.into_inner())).map_err(|status| failure(&status))
 }
 
 fn failure(status: &tonic::Status) -> Failure {
@@ -202,44 +186,14 @@ fn causes(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-fn rejection(count: i64, message: String) -> Option<String> {
-    (count > 0).then(|| format!("{count} items not taken: {message}"))
+/// What the collector says it did not take.
+fn rejected(answer: ExportMetricsServiceResponse) -> Option<String> {
+    let part = answer.partial_success.filter(|part| part.rejected_data_points > 0)?;
+    Some(format!("{} items not taken: {}", part.rejected_data_points, part.error_message))
 }
 
 fn gzipped(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Level::fast());
     let _a_vec_takes_all = encoder.write_all(body);
     encoder.finish().unwrap_or_default()
-}
-
-impl Message {
-    fn encoded(&self) -> Vec<u8> {
-        match self {
-            Self::Metrics(request) => request.encode_to_vec(),
-            Self::Traces(request) => request.encode_to_vec(),
-            Self::Logs(request) => request.encode_to_vec(),
-        }
-    }
-
-    fn rejected(&self, answer: &[u8]) -> Option<String> {
-        use opentelemetry_proto::tonic::collector::{
-            logs::v1::ExportLogsServiceResponse, metrics::v1::ExportMetricsServiceResponse,
-            trace::v1::ExportTraceServiceResponse,
-        };
-        let (count, message) = match self {
-            Self::Metrics(_) => {
-                let part = ExportMetricsServiceResponse::decode(answer).ok()?.partial_success?;
-                (part.rejected_data_points, part.error_message)
-            }
-            Self::Traces(_) => {
-                let part = ExportTraceServiceResponse::decode(answer).ok()?.partial_success?;
-                (part.rejected_spans, part.error_message)
-            }
-            Self::Logs(_) => {
-                let part = ExportLogsServiceResponse::decode(answer).ok()?.partial_success?;
-                (part.rejected_log_records, part.error_message)
-            }
-        };
-        rejection(count, message)
-    }
 }

@@ -1,7 +1,7 @@
 //! The handlers that every worker has, and the smallest of them: `noop`, `echo` and `sleep`.
 
 use super::{
-    Duplicate, HandlerError, HandlerType, Registry, StepContext, StepHandler,
+    Duplicate, HandlerError, Registry, StepContext, StepHandler,
     command::{CommandHandler, CommandSettings},
     http::{HttpHandler, HttpSettings},
 };
@@ -33,10 +33,6 @@ impl StepHandler for Noop {
     async fn call(&self, _context: StepContext) -> Result<Value, HandlerError> {
         Ok(json!({}))
     }
-
-    fn kind(&self) -> HandlerType {
-        HandlerType::Builtin
-    }
 }
 
 /// Returns `{"input": …, "parents": …}`: shows what a step at this place of a template is given.
@@ -46,10 +42,6 @@ pub struct Echo;
 impl StepHandler for Echo {
     async fn call(&self, context: StepContext) -> Result<Value, HandlerError> {
         Ok(json!({"input": *context.input, "parents": *context.parents}))
-    }
-
-    fn kind(&self) -> HandlerType {
-        HandlerType::Builtin
     }
 }
 
@@ -74,10 +66,6 @@ impl StepHandler for Sleep {
             }
         }
         Ok(json!({"slept_seconds": seconds}))
-    }
-
-    fn kind(&self) -> HandlerType {
-        HandlerType::Builtin
     }
 }
 

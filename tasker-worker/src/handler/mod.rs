@@ -48,7 +48,9 @@ pub use registry::{Duplicate, Registry};
 pub use run::{Limits, ResultCheck, run};
 
 use serde_json::Value;
-use std::fmt;
+
+/// What runs a handler, as metrics count it.
+pub use tasker_shared::metrics::HandlerType;
 
 /// Runs the steps that name it.
 ///
@@ -66,39 +68,5 @@ pub trait StepHandler: Send + Sync + 'static {
     /// What kind of handler this is, as metrics count it.
     fn kind(&self) -> HandlerType {
         HandlerType::Rust
-    }
-}
-
-/// The kinds of handlers, as metrics count them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HandlerType {
-    /// Registered by whoever built the worker.
-    Rust,
-    /// `noop`, `echo` and `sleep`.
-    Builtin,
-    /// `http`.
-    Http,
-    /// `command`.
-    Command,
-}
-
-impl HandlerType {
-    /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Rust, Self::Builtin, Self::Http, Self::Command];
-
-    /// The one spelling, used as label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rust => "rust",
-            Self::Builtin => "builtin",
-            Self::Http => "http",
-            Self::Command => "command",
-        }
-    }
-}
-
-impl fmt::Display for HandlerType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }

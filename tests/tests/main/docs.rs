@@ -128,7 +128,7 @@ fn the_table_of_routes_is_current() {
 fn every_template_in_the_docs_is_accepted() {
     let mut found = 0;
     for page in PAGES {
-        for block in blocks(&read(page), "yaml") {
+        for block in blocks(&read(page), "yaml").into_iter().filter(|block| block.contains("namespace_name:")) {
             template::parse(&block, Some(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
             found += 1;
         }

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tasker_shared::task::TaskState;
+use std::time::Duration;
+use tasker_shared::{id::WorkerId, queue::QueueName, storage::leases, task::TaskState};
 use tasker_tests::{System, system::worker_settings};
 use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
 
@@ -48,4 +49,24 @@ async fn a_linear_task_runs_its_steps_in_order_and_completes() -> Result<()> {
     expected.sort();
     assert_eq!(story, expected);
     system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_ran_out_does_not_wait_behind_a_backlog() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(LINEAR).await?;
+    let queue = QueueName::of_namespace("test");
+    let worker = WorkerId::generate();
+    let first = system.submit("test", "linear", json!({})).await?;
+    let mut session = system.database.session("test").await?;
+    let lost = leases::claim(&mut session, &queue, 10, worker, Duration::ZERO).await?;
+    assert_eq!(lost.steps.len(), 1);
+    for _ in 0..20 {
+        system.submit("test", "linear", json!({})).await?;
+    }
+    leases::hasten_expired(&mut session, &queue).await?;
+    let next = leases::claim(&mut session, &queue, 1, worker, Duration::from_secs(30)).await?;
+    assert_eq!(next.steps.iter().map(|step| (step.task_id, step.attempt)).collect::<Vec<_>>(), [(first.task_id, 2)]);
+    system.shutdown.cancel();
+    Ok(())
 }

@@ -1,0 +1,270 @@
+//! Queries, made from the catalogue.
+//!
+//! Both sides of a ratio are aggregated before they are divided, because series with different labels never match.
+//! Rates take `$__rate_interval`, which fits the interval at which the numbers arrive, whatever it is.
+
+use tasker_shared::metrics::{CATALOG, Kind, Spec, spec::CORRELATION_ID};
+
+/// Labels that Prometheus adds to every series: the service and the process.
+const TARGET: [&str; 2] = ["job", "instance"];
+
+/// A query with what is known about its values.
+#[derive(Debug, Clone)]
+pub(crate) struct Query {
+    pub(crate) text: String,
+    pub(crate) by: Vec<&'static str>,
+    pub(crate) unit: String,
+    /// The metrics that it reads.
+    pub(crate) reads: Vec<&'static Spec>,
+    /// Whether exemplars of its series lead to traces.
+    pub(crate) exemplars: bool,
+}
+
+/// A query about one metric, not yet written.
+#[derive(Debug, Clone)]
+pub(crate) struct Of {
+    spec: &'static Spec,
+    view: View,
+    by: Vec<&'static str>,
+    only: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum View {
+    Rate,
+    Increase,
+    Mean,
+    Quantile(f64),
+    Sum,
+    Max,
+    TaskTotal,
+    TaskMean,
+    EachTask,
+}
+
+/// Events per second of a counter, or measurements per second of a histogram.
+pub(crate) fn rate(field: &str) -> Of {
+    of(field, View::Rate, &[Kind::Counter, Kind::Histogram])
+}
+
+/// Events of a counter within the time that the dashboard shows.
+pub(crate) fn increase(field: &str) -> Of {
+    of(field, View::Increase, &[Kind::Counter])
+}
+
+/// The mean of what a histogram measured lately.
+pub(crate) fn mean(field: &str) -> Of {
+    of(field, View::Mean, &[Kind::Histogram])
+}
+
+/// A quantile of what a histogram measured lately.
+pub(crate) fn quantile(share: f64, field: &str) -> Of {
+    of(field, View::Quantile(share), &[Kind::Histogram])
+}
+
+/// The sum of a gauge over its series.
+pub(crate) fn sum(field: &str) -> Of {
+    of(field, View::Sum, &[Kind::Gauge, Kind::UpDownCounter])
+}
+
+/// The largest of a gauge's series.
+pub(crate) fn max(field: &str) -> Of {
+    of(field, View::Max, &[Kind::Gauge])
+}
+
+/// What a counter says of each single task within the time that the dashboard shows, even when its series have ended.
+pub(crate) fn of_each_task(field: &str) -> Of {
+    of(field, View::EachTask, &[Kind::Counter]).only(CORRELATION_ID, ".+-.+")
+}
+
+/// What a counter says of the task that the dashboard shows, even when its series have ended.
+pub(crate) fn task_total(field: &str) -> Of {
+    of(field, View::TaskTotal, &[Kind::Counter])
+}
+
+/// The mean of what a histogram says of the task that the dashboard shows.
+pub(crate) fn task_mean(field: &str) -> Of {
+    of(field, View::TaskMean, &[Kind::Histogram])
+}
+
+fn of(field: &str, view: View, kinds: &[Kind]) -> Of {
+    let spec = CATALOG.iter().find(|spec| spec.field == field);
+    let spec = spec.unwrap_or_else(|| panic!("no metric of the catalogue has the field `{field}`"));
+    assert!(kinds.contains(&spec.kind), "{field} is a {}", spec.kind.as_str());
+    Of { spec, view, by: Vec::new(), only: Vec::new() }
+}
+
+impl Of {
+    /// One series for each value of these labels.
+    pub(crate) fn by<const N: usize>(mut self, labels: [&'static str; N]) -> Self {
+        labels.iter().for_each(|label| self.knows(label));
+        self.by = labels.to_vec();
+        self
+    }
+
+    /// Only series of which `label` has a value that matches `pattern`.
+    pub(crate) fn only(mut self, label: &str, pattern: &str) -> Self {
+        self.knows(label);
+        self.only.push(format!("{}=~\"{pattern}\"", in_prometheus(label)));
+        self
+    }
+
+    fn knows(&self, label: &str) {
+        let known = self.spec.labels.contains(&label) || TARGET.contains(&label);
+        assert!(known, "{} has no label `{label}`", self.spec.name);
+    }
+
+    /// The series of the metric that the dashboard's variables choose.
+    fn series(&self, suffix: &str) -> String {
+        let mut chosen = self.only.clone();
+        if matches!(self.view, View::TaskTotal | View::TaskMean) {
+            self.knows(CORRELATION_ID);
+            chosen.push(format!("{CORRELATION_ID}=\"$correlation_id\""));
+        } else {
+            let variables = ["namespace", "task_type"].into_iter().filter(|name| self.spec.labels.contains(name));
+            chosen.extend(variables.map(|name| format!("{name}=~\"${name}\"")));
+        }
+        let name = format!("{}{suffix}", self.spec.prometheus_name());
+        if chosen.is_empty() { name } else { format!("{name}{{{}}}", chosen.join(",")) }
+    }
+
+    fn text(&self) -> String {
+        let (by, all) = (self.grouping(&[]), |suffix| self.series(suffix));
+        let last = |suffix| format!("sum{by} (last_over_time({}[$__range]))", self.series(suffix));
+        let per_second = |suffix| format!("sum{by} (rate({}[$__rate_interval]))", self.series(suffix));
+        match self.view {
+            View::Rate if self.spec.kind == Kind::Histogram => per_second("_count"),
+            View::Rate => per_second(""),
+            View::Increase => format!("sum{by} (increase({}[$__range]))", all("")),
+            View::Mean => format!("{} / ({} > 0)", per_second("_sum"), per_second("_count")),
+            View::Quantile(share) => {
+                let by = self.grouping(&["le"]);
+                format!("histogram_quantile({share}, sum{by} (rate({}[$__rate_interval])))", all("_bucket"))
+            }
+            View::Sum => format!("sum{by} ({})", all("")),
+            View::Max => format!("max{by} ({})", all("")),
+            View::TaskTotal | View::EachTask => last(""),
+            View::TaskMean => format!("{} / ({} > 0)", last("_sum"), last("_count")),
+        }
+    }
+
+    fn grouping(&self, more: &[&str]) -> String {
+        let labels: Vec<String> = self.by.iter().chain(more).map(|label| in_prometheus(label)).collect();
+        if labels.is_empty() { String::new() } else { format!(" by ({})", labels.join(", ")) }
+    }
+
+    fn unit(&self) -> String {
+        let per_second = self.view == View::Rate;
+        match self.spec.unit {
+            _ if per_second => format!("suffix: {}/s", plural(self.spec)),
+            "ms" => "ms".to_owned(),
+            "s" => "s".to_owned(),
+            "By" => "bytes".to_owned(),
+            _ if self.spec.name.ends_with("_seconds") => "s".to_owned(),
+            _ if self.spec.name.ends_with("_percent") => "percent".to_owned(),
+            _ => "short".to_owned(),
+        }
+    }
+}
+
+/// What a metric counts, in the plural.
+fn plural(spec: &Spec) -> String {
+    let thing = spec.unit.trim_matches(['{', '}']);
+    match thing.strip_suffix('y') {
+        _ if spec.kind == Kind::Histogram || thing.is_empty() => "events".to_owned(),
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{thing}s"),
+    }
+}
+
+/// A label's name in Prometheus.
+pub(crate) fn in_prometheus(label: &str) -> String {
+    label.replace('.', "_")
+}
+
+impl From<Of> for Query {
+    fn from(of: Of) -> Self {
+        let exemplars = matches!(of.view, View::Quantile(_));
+        Self { text: of.text(), unit: of.unit(), by: of.by, reads: vec![of.spec], exemplars }
+    }
+}
+
+/// The share of `part` in `whole`, from 0 to 1; nothing where there is no whole.
+pub(crate) fn share(part: impl Into<Query>, whole: impl Into<Query>) -> Query {
+    let (part, whole) = (part.into(), whole.into());
+    let divided = format!("({}) / (({}) > 0)", or_zero(&part, &whole), whole.text);
+    combined(divided, "percentunit", part, whole)
+}
+
+/// How many of `part` come to one of `whole`.
+pub(crate) fn per(part: impl Into<Query>, whole: impl Into<Query>) -> Query {
+    let (part, whole) = (part.into(), whole.into());
+    combined(format!("({}) / (({}) > 0)", part.text, whole.text), "short", part, whole)
+}
+
+/// The sum of two queries, where one of them may have no series yet.
+pub(crate) fn both(one: impl Into<Query>, other: impl Into<Query>) -> Query {
+    let (one, other) = (one.into(), other.into());
+    let text = format!("({}) + ({})", or_zero(&one, &other), or_zero(&other, &one));
+    let unit = one.unit.clone();
+    combined(text, &unit, one, other)
+}
+
+/// A query about metrics that are not of the catalogue.
+pub(crate) fn raw(text: &str, by: &[&'static str], unit: &str) -> Query {
+    Query { text: text.to_owned(), by: by.to_vec(), unit: unit.to_owned(), reads: Vec::new(), exemplars: false }
+}
+
+fn or_zero(query: &Query, like: &Query) -> String {
+    if query.by.is_empty() {
+        format!("{} or vector(0)", query.text)
+    } else {
+        format!("{} or ({}) * 0", query.text, like.text)
+    }
+}
+
+fn combined(text: String, unit: &str, one: Query, other: Query) -> Query {
+    assert_eq!(one.by, other.by, "both sides have the same labels");
+    let mut reads = one.reads;
+    for spec in other.reads {
+        if !reads.iter().any(|read| read.name == spec.name) {
+            reads.push(spec);
+        }
+    }
+    Query { text, by: one.by, unit: unit.to_owned(), reads, exemplars: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Query, mean, quantile, rate, share, sum};
+
+    #[test]
+    fn a_rate_is_summed_over_what_nobody_asked_for() {
+        let query = Query::from(rate("steps_executions").by(["namespace"]));
+        let expected =
+            "sum by (namespace) (rate(tasker_steps_executions_total{namespace=~\"$namespace\"}[$__rate_interval]))";
+        assert_eq!((query.text.as_str(), query.unit.as_str()), (expected, "suffix: executions/s"));
+    }
+
+    #[test]
+    fn a_quantile_keeps_the_bucket_bounds_and_has_exemplars() {
+        let query = Query::from(quantile(0.95, "db_transaction_duration").by(["transaction"]));
+        let expected = "histogram_quantile(0.95, sum by (transaction, le) \
+                        (rate(tasker_db_transaction_duration_milliseconds_bucket[$__rate_interval])))";
+        assert_eq!((query.text.as_str(), query.exemplars), (expected, true));
+    }
+
+    #[test]
+    fn a_share_is_zero_where_the_part_has_no_series_and_nothing_where_the_whole_is_zero() {
+        let query = share(sum("db_pool_connections_active"), sum("db_pool_connections_idle"));
+        let expected = "(sum (tasker_db_pool_connections_active) or vector(0)) \
+                        / ((sum (tasker_db_pool_connections_idle)) > 0)";
+        assert_eq!(query.text, expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "has no label `namespace`")]
+    fn a_label_that_the_metric_does_not_have_is_refused() {
+        let _never = mean("db_pool_wait_duration").by(["namespace"]);
+    }
+}

@@ -1,0 +1,394 @@
+//! The HTTP API as its OpenAPI document promises it, asked of the real service.
+
+use crate::stage::Stage;
+use anyhow::{Context, Result};
+use reqwest::{Method, header::HeaderMap};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+use tasker_tests::process::Process;
+
+/// Small limits, so that it takes little to pass them, and a worker's namespace apart.
+const LIMITS: &[(&str, &str)] = &[
+    ("TASKER__ORCHESTRATION__MAX_INPUT_BYTES", "2048"),
+    ("TASKER__ORCHESTRATION__MAX_REQUEST_BYTES", "8192"),
+    ("TASKER__ORCHESTRATION__MAX_BATCH_SUBMIT", "3"),
+];
+
+/// Nobody serves this namespace.
+const IDLE: &str = "
+name: idle
+namespace_name: idle
+version: 1.0.0
+input_schema: {type: object, properties: {size: {type: integer}}}
+steps:
+  - {name: a, handler: {callable: noop}}
+  - {name: b, dependencies: [a], handler: {callable: noop}}
+";
+
+const FAILS: &str = "
+name: fails
+namespace_name: stage
+version: 1.0.0
+steps:
+  - {name: only, retry: {retryable: false}, handler: {callable: command, initialization: {argv: ['false']}}}
+";
+
+const NOBODY: &str = "/v1/tasks/00000000-0000-7000-8000-000000000000";
+
+/// A service whose every answer is compared with its document.
+struct Contract {
+    stage: Stage,
+    worker: Process,
+    base: String,
+    http: reqwest::Client,
+    document: Value,
+    seen: Mutex<BTreeSet<(String, String, String)>>,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Contract {
+    async fn start() -> Result<Self> {
+        let stage = Stage::start_with(LIMITS).await?;
+        let worker = stage.worker(&[("TASKER__WORKER__NAMESPACES", "stage")])?;
+        let base = stage.orchestration.url().await?;
+        let document = reqwest::get(format!("{base}/openapi.json")).await?.json().await?;
+        let contract = Self { stage, worker, base, http: reqwest::Client::new(), document, seen: Mutex::default() };
+        for source in [IDLE, FAILS] {
+            assert_eq!(contract.yaml("/v1/templates", source).await?.status, 200);
+        }
+        Ok(contract)
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        self.worker.drain().await?;
+        self.stage.orchestration.drain().await?;
+        self.stage.drop().await
+    }
+
+    async fn get(&self, path: &str) -> Result<Answer> {
+        self.send(Method::GET, path, self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send(Method::POST, path, self.http.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    async fn yaml(&self, path: &str, source: &str) -> Result<Answer> {
+        self.typed(path, "application/yaml", source).await
+    }
+
+    async fn typed(&self, path: &str, media_type: &str, body: &str) -> Result<Answer> {
+        let request = self.http.post(format!("{}{path}", self.base)).header("content-type", media_type);
+        self.send(Method::POST, path, request.body(body.to_owned())).await
+    }
+
+    /// Sends a request; its answer must be one that the document has for this operation.
+    async fn send(&self, method: Method, path: &str, request: reqwest::RequestBuilder) -> Result<Answer> {
+        let answer = request.send().await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let media_type = headers.get("content-type").map(|t| t.to_str().map(str::to_owned)).transpose()?;
+        let text = answer.text().await?;
+        let (route, operation) = self.operation(&method, path).with_context(|| format!("{method} {path}"))?;
+        let documented = &operation["responses"][status.to_string()];
+        assert!(documented.is_object(), "{method} {route} answers {status}, which is not documented: {text}");
+        let media_type = media_type.unwrap_or_default();
+        let known = documented["content"].as_object().context("content")?;
+        let kind = media_type.split(';').next().unwrap_or_default();
+        assert!(known.contains_key(kind), "{method} {route} answers {status} as {media_type}: {known:?}");
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        if status >= 400 {
+            assert_eq!(body["status"], status, "{body}");
+            assert!(body["title"].is_string() && body["type"].is_string(), "{body}");
+        }
+        let seen = (route, method.as_str().to_lowercase(), status.to_string());
+        self.seen.lock().expect("nobody panicked").insert(seen);
+        Ok(Answer { status, headers, body })
+    }
+
+    /// The operation of the document that a path belongs to: the one with the fewest placeholders.
+    fn operation(&self, method: &Method, path: &str) -> Option<(String, &Value)> {
+        let path = path.split('?').next()?;
+        let fits = |route: &str| {
+            let (route, path) = (route.split('/'), path.split('/'));
+            route.clone().count() == path.clone().count() && route.zip(path).all(|(r, p)| r.starts_with('{') || r == p)
+        };
+        let paths = self.document["paths"].as_object()?;
+        let found = paths.iter().filter(|(route, _)| fits(route)).min_by_key(|(route, _)| route.matches('{').count());
+        let (route, item) = found?;
+        Some((route.clone(), item.get(method.as_str().to_lowercase())?))
+    }
+
+    /// What the document promises and nobody saw, without what tells of a broken service.
+    fn unseen(&self) -> Vec<String> {
+        let seen = self.seen.lock().expect("nobody panicked");
+        let mut unseen = Vec::new();
+        for (route, item) in self.document["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("operations") {
+                for status in operation["responses"].as_object().expect("responses").keys() {
+                    let known = seen.contains(&(route.clone(), method.clone(), status.clone()));
+                    if !known && !matches!(status.as_str(), "500" | "503" | "504") {
+                        unseen.push(format!("{method} {route} {status}"));
+                    }
+                }
+            }
+        }
+        unseen
+    }
+
+    /// A new task in the namespace that nobody serves.
+    async fn open(&self) -> Result<String> {
+        let answer = self.post("/v1/tasks", &json!({"namespace": "idle", "name": "idle"})).await?;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        Ok(format!("/v1/tasks/{}", answer.body["task_id"].as_str().context("an id")?))
+    }
+
+    /// A new task that has ended.
+    async fn ended(&self, name: &str) -> Result<String> {
+        let answer = self.post("/v1/tasks", &json!({"namespace": "stage", "name": name})).await?;
+        let path = format!("/v1/tasks/{}", answer.body["task_id"].as_str().context("an id")?);
+        let state = if name == "fails" { "error" } else { "complete" };
+        assert_eq!(self.get(&format!("{path}/wait")).await?.body["state"], state);
+        Ok(path)
+    }
+
+    async fn expect(&self, status: u16, path: &str, body: &Value) -> Result<()> {
+        let answer = self.post(path, body).await?;
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.body);
+        Ok(())
+    }
+
+    /// The refusals of every route that takes a JSON body.
+    async fn refuses_bodies(&self, path: &str) -> Result<()> {
+        for (status, media_type, body) in [
+            (400, "application/json", "{"),
+            (415, "text/plain", "{}"),
+            (422, "application/json", "{\"unknown_key\": 1}"),
+            (413, "application/json", &format!("{{\"reason\": \"{}\"}}", "x".repeat(9_000))),
+        ] {
+            let answer = self.typed(path, media_type, body).await?;
+            assert_eq!(answer.status, status, "{path} {media_type}: {}", answer.body);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_documented_answer_is_given_and_no_other() -> Result<()> {
+    let api = Contract::start().await?;
+    let (complete, failed) = (api.ended("chain").await?, api.ended("fails").await?);
+    let nothing = json!({});
+
+    for path in ["/v1/tasks", "/v1/tasks/batch", "/v1/templates", "/v1/templates/check"] {
+        api.refuses_bodies(path).await?;
+    }
+    let keyed = json!({"namespace": "stage", "name": "chain", "idempotency_key": "once"});
+    let first = api.post("/v1/tasks", &keyed).await?;
+    let again = api.post("/v1/tasks", &keyed).await?;
+    assert_eq!((first.status, again.status), (201, 200));
+    assert_eq!(first.body["task_id"], again.body["task_id"]);
+    assert_eq!(first.headers["location"], again.headers["location"]);
+    api.expect(404, "/v1/tasks", &json!({"namespace": "stage", "name": "unknown"})).await?;
+    api.expect(200, "/v1/tasks/batch", &json!({"tasks": [keyed]})).await?;
+    api.expect(200, "/v1/templates/check", &json!({"source": IDLE})).await?;
+    assert_eq!(api.yaml("/v1/templates", &IDLE.replace("b, dep", "c, dep")).await?.status, 200, "nobody uses it yet");
+    api.open().await?;
+    assert_eq!(api.yaml("/v1/templates", IDLE).await?.status, 409, "a task uses the other definition");
+
+    for (status, path) in [
+        (200, "/v1/tasks?state=complete"),
+        (400, "/v1/tasks?stat=complete"),
+        (422, "/v1/tasks?limit=0"),
+        (200, "/v1/templates"),
+        (200, "/v1/templates/stage/chain?version=1.0.0"),
+        (404, "/v1/templates/stage/chain?version=2"),
+        (400, "/v1/templates/stage/%00"),
+        (200, "/v1/workers"),
+        (200, "/health"),
+        (200, "/health/live"),
+        (200, "/health/ready"),
+        (200, "/health/detailed"),
+        (200, "/metrics"),
+    ] {
+        let answer = api.get(path).await?;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    }
+    for look in ["", "/wait", "/history", "/explain"] {
+        for (status, task) in [(200, complete.as_str()), (404, NOBODY), (400, "/v1/tasks/7")] {
+            assert_eq!(api.get(&format!("{task}{look}")).await?.status, status, "{task}{look}");
+        }
+    }
+    assert_eq!(api.get(&format!("{complete}/wait?timeout_ms=60001")).await?.status, 422);
+
+    let resolution = json!({"result": {}});
+    for action in
+        ["cancel", "pause", "resume", "retry", "resolve", "steps/a/retry", "steps/a/cancel", "steps/a/resolve"]
+    {
+        let path = |task: &str| format!("{task}/{action}");
+        let body = if action == "steps/a/resolve" { &resolution } else { &nothing };
+        api.expect(404, &path(NOBODY), body).await?;
+        api.expect(400, &path("/v1/tasks/7"), body).await?;
+        api.expect(409, &path(&complete), body).await?;
+        api.refuses_bodies(&path(&complete)).await?;
+    }
+    let task = api.open().await?;
+    for action in ["pause", "resume", "cancel"] {
+        api.expect(200, &format!("{task}/{action}"), &nothing).await?;
+    }
+    api.expect(200, &format!("{}/steps/a/cancel", api.open().await?), &nothing).await?;
+    api.expect(200, &format!("{failed}/retry"), &json!({"by": "ada", "reason": "again"})).await?;
+    assert_eq!(api.get(&format!("{failed}/wait")).await?.body["state"], "error");
+    api.expect(200, &format!("{failed}/steps/only/retry"), &nothing).await?;
+    assert_eq!(api.get(&format!("{failed}/wait")).await?.body["state"], "error");
+    api.expect(200, &format!("{failed}/resolve"), &nothing).await?;
+    let failed = api.ended("fails").await?;
+    api.expect(200, &format!("{failed}/steps/only/resolve"), &resolution).await?;
+    assert_eq!(api.get(&format!("{failed}/wait")).await?.body["state"], "complete");
+
+    // scrapers are refused only where their networks are limited, which they are not here
+    assert_eq!(api.unseen(), ["get /metrics 403"], "documented and never given");
+    api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_name_the_place_and_what_to_do() -> Result<()> {
+    let api = Contract::start().await?;
+    let title = |answer: &Answer| answer.body["title"].as_str().unwrap_or_default().to_owned();
+
+    let unknown = api.post("/v1/tasks", &json!({"namespace": "stage", "name": "chian"})).await?;
+    assert_eq!(title(&unknown), "template `stage/chian` is not registered; did you mean `stage/chain`?");
+
+    let large = json!({"namespace": "idle", "name": "idle", "input": {"text": "x".repeat(3_000)}});
+    let large = api.post("/v1/tasks", &large).await?;
+    assert_eq!(large.status, 413);
+    assert!(title(&large).contains("at most 2048 are allowed (orchestration.max_input_bytes)"), "{}", large.body);
+    let larger = api.typed("/v1/tasks", "application/json", &format!("\"{}\"", "x".repeat(9_000))).await?;
+    assert_eq!(larger.status, 413);
+    assert!(title(&larger).contains("(orchestration.max_request_bytes)"), "{}", larger.body);
+
+    let input = api.post("/v1/tasks", &json!({"namespace": "idle", "name": "idle", "input": {"size": "big"}})).await?;
+    assert_eq!(input.status, 422);
+    assert!(input.body["errors"][0].as_str().is_some_and(|e| e.contains("/size")), "{}", input.body);
+
+    let syntax = api.typed("/v1/tasks", "application/json", "{\"namespace\":\n nonsense}").await?;
+    assert!(title(&syntax).contains("line 2 column"), "{}", syntax.body);
+    let yaml = api.yaml("/v1/templates", "name: [\n").await?;
+    assert_eq!(yaml.status, 422);
+    assert!(
+        yaml.body["errors"][0].as_str().is_some_and(|e| e.starts_with("2:") || e.starts_with("1:")),
+        "{}",
+        yaml.body
+    );
+
+    let cycle = "name: c\nnamespace_name: c\nversion: 1.0.0\nsteps:\n  \
+                 - {name: a, dependencies: [b], handler: {callable: noop}}\n  \
+                 - {name: b, dependencies: [a], handler: {callable: noop}}\n";
+    let cycle = api.yaml("/v1/templates", cycle).await?;
+    assert_eq!(cycle.status, 422);
+    let told = cycle.body["errors"].to_string();
+    assert!(told.contains("a -> b -> a") || told.contains("b -> a -> b"), "{told}");
+
+    let task = api.open().await?;
+    let step = api.post(&format!("{task}/steps/aa/retry"), &json!({})).await?;
+    assert_eq!(step.status, 404);
+    assert!(title(&step).ends_with("has no step `aa`; did you mean `a`?"), "{}", step.body);
+
+    let many = json!({"tasks": vec![json!({"namespace": "idle", "name": "idle"}); 4]});
+    let many = api.post("/v1/tasks/batch", &many).await?;
+    assert_eq!((many.status, title(&many)), (422, "`tasks`: 4 tasks in one request; at most 3 are allowed".to_owned()));
+
+    for (method, path, status) in [(Method::DELETE, "/v1/tasks", 405), (Method::GET, "/v1/nowhere", 404)] {
+        let answer = api.http.request(method, format!("{}{path}", api.base)).send().await?;
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    }
+    api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_answers_each_task_by_itself() -> Result<()> {
+    let api = Contract::start().await?;
+    let tasks = json!({"tasks": [
+        {"namespace": "idle", "name": "idle", "input": {"size": 1}},
+        {"namespace": "idle", "name": "idel"},
+        {"namespace": "idle", "name": "idle", "input": {"size": "big"}},
+    ]});
+    let answer = api.post("/v1/tasks/batch", &tasks).await?;
+    assert_eq!(answer.status, 200);
+    let [accepted, unknown, invalid] = answer.body["tasks"].as_array().context("answers")?.as_slice() else {
+        anyhow::bail!("not three answers: {}", answer.body)
+    };
+    assert_eq!(accepted["created"], true, "{accepted}");
+    assert_eq!((&unknown["status"], &invalid["status"]), (&json!(404), &json!(422)), "{}", answer.body);
+    assert_eq!(api.get("/v1/tasks").await?.body["tasks"].as_array().map(Vec::len), Some(1));
+    api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_callers_trace_is_the_tasks_correlation() -> Result<()> {
+    let api = Contract::start().await?;
+    let body = json!({"namespace": "idle", "name": "idle"});
+    let request = api.http.post(format!("{}/v1/tasks", api.base)).json(&body);
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let answer = api.send(Method::POST, "/v1/tasks", request.header("traceparent", traceparent)).await?;
+    let id = answer.body["correlation_id"].as_str().context("an id")?.replace('-', "");
+    assert_eq!(id, "4bf92f3577b34da6a3ce929d0e0e4736");
+    let given = json!({"namespace": "idle", "name": "idle", "correlation_id": "11111111-2222-4333-8444-555555555555"});
+    let given = api.post("/v1/tasks", &given).await?;
+    assert_eq!(given.body["correlation_id"], "11111111-2222-4333-8444-555555555555");
+    let found = api.get("/v1/tasks?correlation_id=11111111-2222-4333-8444-555555555555").await?;
+    assert_eq!(found.body["tasks"][0]["task_id"], given.body["task_id"]);
+    api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_is_answered_when_the_task_ends_or_the_time_does() -> Result<()> {
+    let api = Contract::start().await?;
+    let task = api.open().await?;
+    let started = Instant::now();
+    let patient = api.get(&format!("{task}/wait?timeout_ms=200")).await?;
+    assert_eq!((patient.status, &patient.body["state"]), (200, &json!("in_progress")));
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    let path = format!("{task}/wait?timeout_ms=60000");
+    let waiting = api.get(&path);
+    let ending = async {
+        // the wait is under way when this is answered
+        api.get("/health/live").await?;
+        api.post(&format!("{task}/cancel"), &json!({})).await
+    };
+    let (waited, _) = tokio::try_join!(waiting, ending)?;
+    assert_eq!(waited.body["state"], "cancelled");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_tasks_follow_each_other_without_gap_or_repeat() -> Result<()> {
+    let api = Contract::start().await?;
+    let mut expected = Vec::new();
+    for _ in 0..7 {
+        expected.insert(0, api.open().await?.replace("/v1/tasks/", ""));
+    }
+    api.ended("chain").await?;
+    let (mut found, mut page) = (Vec::new(), "/v1/tasks?namespace=idle&limit=3".to_owned());
+    loop {
+        let answer = api.get(&page).await?;
+        let tasks = answer.body["tasks"].as_array().context("tasks")?.clone();
+        assert!(tasks.len() <= 3);
+        found.extend(tasks.iter().map(|task| task["task_id"].as_str().unwrap_or_default().to_owned()));
+        match answer.body["next"].as_str() {
+            Some(next) => page = format!("/v1/tasks?namespace=idle&limit=3&before={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, expected, "the newest first");
+    api.finish().await
+}

@@ -1,0 +1,10 @@
+//! What the running system tells: metrics and traces as a collector receives them, against what the database says.
+
+mod counters;
+mod leader;
+mod names;
+mod python;
+mod receiver;
+mod rig;
+mod samples;
+mod traces;

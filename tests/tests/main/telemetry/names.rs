@@ -1,0 +1,193 @@
+//! The catalogue tells the truth: what a full run exports is exactly what is declared.
+
+use super::{
+    receiver::Receiver,
+    rig::{FLUSH, settings},
+    samples::{Sample, samples},
+};
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tasker_orchestration::service as orchestration;
+use tasker_shared::{
+    api::{SubmitTask, Submitted},
+    config::{Config, Sources},
+    id::TaskId,
+    metrics::{CATALOG, Kind},
+    runtime::Process,
+    telemetry::{Telemetry, settings::Protocol},
+};
+use tasker_tests::{
+    TestDatabase,
+    system::eventually,
+    templates::{NAMESPACE, single},
+};
+use tasker_worker::{HandlerError, StepContext, handler::handler_fn, service as worker};
+use tokio_util::sync::CancellationToken;
+
+/// Counters of what does not go wrong in a test on purpose: they are exported, and tell zero.
+const NOTHING_HAPPENED: &[&str] = &["mpsc_channel_full_events_total"];
+
+async fn fails(_: StepContext) -> Result<Value, HandlerError> {
+    Err(HandlerError::retry("never works"))
+}
+
+/// The tables whose absence makes a heartbeat or the read of a queue fail, for as long as the test wants.
+const BREAK: &str = "alter table tasker.workers rename to broken; alter table pgmq.q_task_requests rename to q_broken";
+const MEND: &str = "alter table tasker.broken rename to workers; alter table pgmq.q_broken rename to q_task_requests";
+
+/// Messages that nobody understands; one was read before.
+const UNREADABLE: &str = "
+    insert into pgmq.q_task_requests (vt, read_ct, message) values (clock_timestamp(), 1, '{\"x\": 1}');
+    insert into pgmq.q_step_results (vt, message) values (clock_timestamp(), '{\"x\": 1}');
+    insert into pgmq.q_worker_test (vt, message) values (clock_timestamp(), '{\"x\": 1}')";
+
+fn templates() -> [String; 4] {
+    [
+        single("succeeds", "noop", ""),
+        single("fails", "fails", "retry: {max_attempts: 2, backoff: none}"),
+        single("hangs", "hang", "timeout_seconds: 0.1, retry: {retryable: false}"),
+        "name: runs\nnamespace_name: test\nversion: 1.0.0\nsteps:\n  - name: only\n    handler:\n      callable: command\n      \
+         initialization: {argv: [\"true\"], output: text}\n"
+            .to_owned(),
+    ]
+}
+
+/// Both services as `tasker dev` starts them.
+struct Services {
+    http: reqwest::Client,
+    api: String,
+    database: tasker_shared::storage::Database,
+    orchestration: tasker_orchestration::Orchestration,
+    telemetry: Telemetry,
+    shutdown: CancellationToken,
+    silence: CancellationToken,
+    running: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Services {
+    async fn start(url: &str, receiver: &Receiver) -> Result<Self> {
+        let mut sources = Sources::built_in("test");
+        for (variable, value) in [
+            ("DATABASE_URL", url),
+            ("TASKER__ORCHESTRATION__HTTP_ADDRESS", "127.0.0.1:0"),
+            ("TASKER__WORKER__HTTP_ADDRESS", "127.0.0.1:0"),
+            ("TASKER__WORKER__HEARTBEAT_INTERVAL_MS", "100"),
+            ("TASKER__WORKER__COMMAND__ENABLED", "true"),
+            ("TASKER__WORKER__COMMAND__ALLOWED_PROGRAMS", "*"),
+            ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "200"),
+        ] {
+            sources = sources.with(variable, value);
+        }
+        let config = Config::load(&sources)?;
+        let mut exported = settings(receiver.listen(Protocol::Grpc).await?, Protocol::Grpc);
+        exported.metrics.max_correlation_ids = 1;
+        let telemetry = Telemetry::start(&exported, "tasker", "0", &|_| None)?;
+        let (shutdown, silence) = (CancellationToken::new(), CancellationToken::new());
+        let process =
+            Process::connect(Arc::new(config), &telemetry, "tasker", shutdown.clone(), silence.clone()).await?;
+        let mut registry = worker::built_in(&process.config)?;
+        registry.register("fails", handler_fn(fails))?;
+        registry.register("hang", handler_fn(|_: StepContext| std::future::pending::<Result<(), HandlerError>>()))?;
+        let orchestration = orchestration::Service::bind(process.clone()).await?;
+        let worker = worker::Service::bind(process.clone(), registry).await?;
+        Ok(Self {
+            http: reqwest::Client::new(),
+            api: format!("http://{}", orchestration.address()?),
+            database: process.database,
+            orchestration: orchestration.orchestration().clone(),
+            telemetry,
+            shutdown,
+            silence,
+            running: vec![
+                tokio::spawn(async move { orchestration.run().await.expect("the orchestration runs") }),
+                tokio::spawn(async move { worker.run().await.expect("the worker runs") }),
+            ],
+        })
+    }
+
+    async fn execute(&self, sql: &str) -> Result<()> {
+        sqlx::raw_sql(sql).execute(self.database.pool()).await?;
+        Ok(())
+    }
+
+    async fn submit(&self, name: &str) -> Result<TaskId> {
+        let task = SubmitTask { namespace: NAMESPACE.to_owned(), name: name.to_owned(), ..SubmitTask::default() };
+        let answer = self.http.post(format!("{}/v1/tasks", self.api)).json(&json!(task)).send().await?;
+        Ok(answer.error_for_status()?.json::<Submitted>().await?.task_id)
+    }
+
+    async fn run(&self, name: &str) -> Result<()> {
+        let task = self.submit(name).await?;
+        let detail = tasker_orchestration::query::wait(&self.orchestration, task, Duration::from_secs(30)).await?;
+        anyhow::ensure!(detail.summary.state.is_final(), "{name}: {:?}", detail.summary.state);
+        Ok(())
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        for service in self.running {
+            service.await?;
+        }
+        self.silence.cancel();
+        self.telemetry.shutdown(FLUSH).await;
+        self.database.pool().close().await;
+        Ok(())
+    }
+}
+
+/// The names that told something, and those that were exported at all.
+fn told(samples: &[Sample]) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let is_gauge = |name: &str| {
+        CATALOG.iter().any(|spec| spec.name == name && !matches!(spec.kind, Kind::Counter | Kind::Histogram))
+    };
+    let something = |sample: &&Sample| is_gauge(&sample.name) || sample.value.is_some_and(|value| value > 0.0);
+    (
+        samples.iter().filter(something).map(|sample| sample.name.as_str()).collect(),
+        samples.iter().map(|sample| sample.name.as_str()).collect(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
+    let (test_database, receiver) = (TestDatabase::create().await?, Receiver::default());
+    let services = Services::start(&test_database.url, &receiver).await?;
+    for template in templates() {
+        let request = tasker_shared::api::ApplyTemplate { source: template, file: None };
+        tasker_orchestration::templates::apply(&services.orchestration, &request).await.context("apply")?;
+    }
+    receiver.refuse(2);
+    for name in ["succeeds", "fails", "hangs", "runs"] {
+        services.run(name).await?;
+    }
+    for _ in 0..20 {
+        services.submit("succeeds").await?;
+    }
+    for path in ["/health", "/metrics", "/v1/tasks"] {
+        services.http.get(format!("{}{path}", services.api)).send().await?.error_for_status()?;
+    }
+    services.execute(UNREADABLE).await?;
+    services.execute(BREAK).await?;
+    let failed = |name: &'static str| {
+        let receiver = receiver.clone();
+        async move || Ok(super::samples::total(&samples(&receiver.metrics()), name, &[]) > 0.0)
+    };
+    eventually("a heartbeat has failed", failed("tasker.worker.heartbeat.failures.total")).await?;
+    eventually("a queue has failed", failed("tasker.queue.errors.total")).await?;
+    services.execute(MEND).await?;
+    services.execute("vacuum tasker.tasks").await?;
+    services.execute("analyze tasker.tasks").await?;
+    let missing = async || {
+        let samples = samples(&receiver.metrics());
+        let (told, _) = told(&samples);
+        let expected = CATALOG.iter().map(|spec| spec.name).filter(|name| !NOTHING_HAPPENED.contains(name));
+        Ok::<_, anyhow::Error>(expected.filter(|name| !told.contains(name)).collect::<Vec<_>>())
+    };
+    let complete = eventually("everything is told", async || Ok(missing().await?.is_empty())).await;
+    anyhow::ensure!(complete.is_ok(), "declared and never told: {:?}", missing().await?);
+    services.stop().await?;
+    let samples = samples(&receiver.metrics());
+    let declared: BTreeSet<&str> = CATALOG.iter().map(|spec| spec.name).collect();
+    assert_eq!(told(&samples).1, declared);
+    test_database.drop().await
+}
