@@ -41,7 +41,7 @@ fn queues() -> Vec<Panel> {
 fn connections() -> Vec<Panel> {
     let all = both(sum("db_pool_connections_active"), sum("db_pool_connections_idle"));
     vec![
-        gauge("Pool in Use", "Which part of the open connections is in use, over all processes. Alerts at 90 %.")
+        gauge("Pool in Use", "Which part of the open connections is in use, over all processes.")
             .show(share(sum("db_pool_connections_active"), all))
             .percent()
             .bad_above(0.7, 0.9)
@@ -96,6 +96,8 @@ fn tables() -> Vec<Panel> {
         .bad_above(600.0, 3_600.0),
         lines("Size of Tables", "Without indexes.").show(max("db_table_size").by(["table"])),
         lines("Size of Indexes", "By table.").show(max("db_index_size").by(["table"])),
+        lines("Written Ahead", "Bytes that PostgreSQL writes to its log, for all databases of the server.")
+            .show(rate("db_wal")),
         lines("Notification Queue", "How full it is. A listener in a long transaction fills it. Alerts at 50 %.")
             .show(max("db_notification_queue_usage"))
             .percent()

@@ -8,6 +8,8 @@ use crate::{
 
 pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new("tasker-health", "System Health", "Whether the whole works, and whether its numbers can be trusted.")
+        .choose_namespace()
+        .choose_task_type()
         .section("At a glance", glance())
         .section("Work", work())
         .section("HTTP API", http())
@@ -86,6 +88,13 @@ fn services() -> Vec<Panel> {
         lines("Health Checks", "Checks by what they found.").show(rate("health_checks").by(["component", "status"])),
         lines("Health Check Latency (P95)", "A slow check of the database tells of a slow database.")
             .show(quantile(0.95, "health_check_duration").by(["component"])),
+        lines(
+            "Runtime",
+            "Tasks of the asynchronous runtime. Queued ones wait for a thread: if they stay, something blocks.",
+        )
+        .show_as("alive", sum("runtime_tasks_alive").by(["instance"]))
+        .show_as("queued", sum("runtime_tasks_queued").by(["instance"]))
+        .show_as("threads", sum("runtime_threads").by(["instance"])),
         lines("Loop Turns", "Turns of the loops in which all work is done. `error` turns are logged.")
             .show(rate("runtime_loop_runs").by(["loop", "outcome"])),
         lines("Loop Turns in Progress", "A loop that stays at one and has no turns is stuck.")

@@ -39,7 +39,7 @@ fn flow() -> Vec<Panel> {
         )
         .show_as("completed", rate("tasks_completions"))
         .show_as("failed", rate("tasks_failures")),
-        lines("Task Failure Share", "Which part of the tasks that end have failed. Alerts at 10 % and 50 %.")
+        lines("Task Failure Share", "Which part of the tasks that end have failed. Alerts at 5 % and 10 %.")
             .show(share(
                 rate("tasks_transitions").only("to", "error"),
                 rate("tasks_transitions").only("to", "complete|error|cancelled|resolved_manually"),

@@ -130,32 +130,38 @@ impl Of {
 
     fn text(&self) -> String {
         let (by, all) = (self.grouping(&[]), |suffix| self.series(suffix));
-        let last = |suffix| format!("sum{by} (last_over_time({}[$__range]))", self.series(suffix));
-        let per_second = |suffix| format!("sum{by} (rate({}[$__rate_interval]))", self.series(suffix));
+        let last = |suffix| format!("sum{by}(last_over_time({}[$__range]))", self.series(suffix));
+        let per_second = |suffix| format!("sum{by}(rate({}[$__rate_interval]))", self.series(suffix));
         match self.view {
             View::Rate if self.spec.kind == Kind::Histogram => per_second("_count"),
             View::Rate => per_second(""),
-            View::Increase => format!("sum{by} (increase({}[$__range]))", all("")),
+            View::Increase => self.counted(format!("sum{by}(increase({}[$__range]))", all(""))),
             View::Mean => format!("{} / ({} > 0)", per_second("_sum"), per_second("_count")),
             View::Quantile(share) => {
                 let by = self.grouping(&["le"]);
-                format!("histogram_quantile({share}, sum{by} (rate({}[$__rate_interval])))", all("_bucket"))
+                format!("histogram_quantile({share}, sum{by}(rate({}[$__rate_interval])))", all("_bucket"))
             }
-            View::Sum => format!("sum{by} ({})", all("")),
-            View::Max => format!("max{by} ({})", all("")),
+            View::Sum => format!("sum{by}({})", all("")),
+            View::Max => format!("max{by}({})", all("")),
             View::TaskTotal | View::EachTask => last(""),
             View::TaskMean => format!("{} / ({} > 0)", last("_sum"), last("_count")),
         }
     }
 
+    /// What never happened has no series: that is zero.
+    fn counted(&self, query: String) -> String {
+        if self.by.is_empty() { format!("{query} or vector(0)") } else { query }
+    }
+
     fn grouping(&self, more: &[&str]) -> String {
         let labels: Vec<String> = self.by.iter().chain(more).map(|label| in_prometheus(label)).collect();
-        if labels.is_empty() { String::new() } else { format!(" by ({})", labels.join(", ")) }
+        if labels.is_empty() { String::new() } else { format!(" by ({}) ", labels.join(", ")) }
     }
 
     fn unit(&self) -> String {
         let per_second = self.view == View::Rate;
         match self.spec.unit {
+            "By" if per_second => "Bps".to_owned(),
             _ if per_second => format!("suffix: {}/s", plural(self.spec)),
             "ms" => "ms".to_owned(),
             "s" => "s".to_owned(),
@@ -257,8 +263,8 @@ mod tests {
     #[test]
     fn a_share_is_zero_where_the_part_has_no_series_and_nothing_where_the_whole_is_zero() {
         let query = share(sum("db_pool_connections_active"), sum("db_pool_connections_idle"));
-        let expected = "(sum (tasker_db_pool_connections_active) or vector(0)) \
-                        / ((sum (tasker_db_pool_connections_idle)) > 0)";
+        let expected = "(sum(tasker_db_pool_connections_active) or vector(0)) \
+                        / ((sum(tasker_db_pool_connections_idle)) > 0)";
         assert_eq!(query.text, expected);
     }
 

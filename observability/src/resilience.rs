@@ -8,6 +8,7 @@ use crate::{
 
 pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new("tasker-resilience", "Resilience", "What gives way under pressure, and what is tried again.")
+        .choose_namespace()
         .section("Channels", channels())
         .section("Work that comes back", repeated())
         .section("Dead letters", dead())

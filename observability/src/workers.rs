@@ -55,6 +55,8 @@ fn execution() -> Vec<Panel> {
             .show(quantile(0.95, "step_execution_duration").by(["namespace"])),
         stacked("Running Steps", "Steps that are being executed, by what runs them.")
             .show(sum("steps_active_executions").by(["namespace", "handler_type"])),
+        lines("Wait for a Worker by Priority (P95)", "Steps of urgent tasks wait less.")
+            .show(quantile(0.95, "step_queue_wait_duration").by(["priority"])),
         lines("Waiting Steps by Namespace", "Steps on the queues. They grow where the workers do not keep up.")
             .show(sum("steps_ready").by(["namespace"])),
     ]

@@ -12,6 +12,7 @@ mod leases;
 mod line;
 mod model;
 mod observability;
+mod observability_prometheus;
 mod operations;
 mod process;
 mod process_refusals;

@@ -22,8 +22,8 @@ fn read(file: &str) -> String {
 
 /// One rule of a rule file.
 #[derive(Debug, Default)]
-struct Rule {
-    name: String,
+pub(crate) struct Rule {
+    pub(crate) name: String,
     expr: String,
     lines: Vec<String>,
 }
@@ -36,7 +36,7 @@ impl Rule {
 }
 
 /// The rules of a file in the layout that the project writes: a list item for each, `expr` on one line or as a block.
-fn rules(file: &str) -> Vec<Rule> {
+pub(crate) fn rules(file: &str) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for line in read(file).lines() {
         let text = line.trim();
@@ -94,7 +94,7 @@ fn metrics_of(query: &str) -> BTreeSet<String> {
         }
         let (name, after) = rest.split_at(word);
         rest = after;
-        let called = after.trim_start().starts_with('(');
+        let called = ["(", "by ", "without "].iter().any(|next| after.trim_start().starts_with(next));
         if ["by", "without", "on", "ignoring", "group_left", "group_right"].contains(&name) && called {
             rest = &after[after.find(')').expect("a list of labels ends") + 1..];
         } else if !called && !first.is_ascii_digit() && !WORDS.contains(&name) {
@@ -102,6 +102,15 @@ fn metrics_of(query: &str) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The dashboard's variables in a query, without those that Grafana provides.
+fn variables_of(query: &str) -> BTreeSet<&str> {
+    let names = query.split('$').skip(1).map(|text| {
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+        &text[..end]
+    });
+    names.filter(|name| !name.starts_with("__")).collect()
 }
 
 /// Every name under which Prometheus knows something.
@@ -148,6 +157,8 @@ fn dashboards_query_only_metrics_that_exist_and_every_panel_is_described() {
     let known = known();
     for dashboard in tasker_observability::dashboards() {
         let json = dashboard.json();
+        let variables = json["templating"]["list"].as_array().expect("variables").iter();
+        let offered: BTreeSet<&str> = variables.filter_map(|variable| variable["name"].as_str()).collect();
         for panel in json["panels"].as_array().expect("panels").iter().filter(|panel| panel["type"] != "row") {
             assert!(panel["description"].as_str().is_some_and(|text| text.len() > 5), "{}", panel["title"]);
             for target in panel["targets"].as_array().expect("targets") {
@@ -155,6 +166,9 @@ fn dashboards_query_only_metrics_that_exist_and_every_panel_is_described() {
                     let query = target["expr"].as_str().expect("a query");
                     let unknown: Vec<_> = metrics_of(query).into_iter().filter(|name| !known.contains(name)).collect();
                     assert!(unknown.is_empty(), "{}: {unknown:?}", panel["title"]);
+                    let lacking: Vec<_> =
+                        variables_of(query).into_iter().filter(|name| !offered.contains(name)).collect();
+                    assert!(lacking.is_empty(), "{}: the dashboard has no variable {lacking:?}", panel["title"]);
                 }
             }
         }
