@@ -25,7 +25,7 @@ type Runs = Arc<Mutex<HashMap<StepId, usize>>>;
 fn worker(runs: &Runs) -> tasker_worker::Builder {
     let runs = runs.clone();
     let count = handler_fn(move |context: StepContext| {
-        *runs.lock().expect("nobody panics with it").entry(context.step_id).or_insert(0) += 1;
+        *runs.lock().expect("nobody panics while counting").entry(context.step_id).or_insert(0) += 1;
         let sum: u64 = context.parents.values().filter_map(serde_json::Value::as_u64).sum();
         async move { Ok::<_, HandlerError>(sum + 1) }
     });
@@ -87,7 +87,7 @@ async fn many_tasks_on_several_orchestrations_and_workers_run_every_step_exactly
         assert!(ended.steps.iter().all(|step| step.attempt == 1 && step.waiting_on == 0));
         assert_eq!(ended.steps.last().and_then(|step| step.result.clone()), Some(json!(last)));
     }
-    let runs = runs.lock().expect("nobody panics with it").clone();
+    let runs = runs.lock().unwrap().clone();
     assert_eq!(runs.len(), expected);
     assert!(runs.values().all(|runs| *runs == 1));
     let history = "select count(*) from tasker.step_transitions";
