@@ -108,7 +108,6 @@ pub async fn retry_step(
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
     let standing = work.step(step).await?;
-    work.may_move_steps(true)?;
     may(&standing, StepEvent::Reopen)?;
     work.reopen_steps(Some(step)).await?;
     let to = work.reopen_task().await?;
@@ -127,7 +126,9 @@ pub async fn cancel_step(
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
     let standing = work.step(step).await?;
-    work.may_move_steps(false)?;
+    if work.task.state.is_final() {
+        return Err(work.has_ended());
+    }
     may(&standing, StepEvent::Cancel)?;
     work.move_steps(Some(step), StepEvent::Cancel, None).await?;
     work.committed.rings.insert(Topic::Stopped);
@@ -148,7 +149,6 @@ pub async fn resolve_step(
     let action = Action { reason: resolution.reason.clone(), by: resolution.by.clone() };
     let mut work = Work::begin(orchestration, task, &action).await?;
     let standing = work.step(step).await?;
-    work.may_move_steps(true)?;
     may(&standing, StepEvent::Resolve)?;
     work.check_result(step, &resolution.result).await?;
     work.move_steps(Some(step), StepEvent::Resolve, Some(&resolution.result)).await?;
@@ -188,16 +188,8 @@ impl<'a> Work<'a> {
         self.task.state.on(event).map_err(refused)
     }
 
-    /// Whether steps may still be moved one by one: not when the task has ended, unless it failed and the action reopens it.
-    fn may_move_steps(&self, reopens: bool) -> Result<(), Error> {
-        match self.task.state {
-            TaskState::Error if reopens => Ok(()),
-            state if state.is_final() => Err(Error::Illegal(format!(
-                "task {} has ended: it is {state}; its steps stay as they are",
-                self.task.id
-            ))),
-            _ => Ok(()),
-        }
+    fn has_ended(&self) -> Error {
+        Error::Illegal(format!("task {} is {}; its steps stay as they are", self.task.id, self.task.state))
     }
 
     async fn move_task(&mut self, event: TaskEvent) -> Result<TaskState, Error> {
@@ -221,7 +213,7 @@ impl<'a> Work<'a> {
     async fn step(&mut self, name: &str) -> Result<Standing, Error> {
         let state = self.task.state;
         if state.is_final() && state != TaskState::Error {
-            return Err(Error::Illegal(format!("task {} is {state}; its steps stay as they are", self.task.id)));
+            return Err(self.has_ended());
         }
         let mut all = operations::steps(&mut self.session, self.task.id).await?;
         match all.iter().position(|step| &*step.name == name) {
