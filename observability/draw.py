@@ -44,6 +44,7 @@ def text(value, unit):
         return f"{value / 1024**power:.1f} {['B', 'KiB', 'MiB', 'GiB', 'TiB'][power]}"
     if unit == "ms" and value >= 1000:
         return f"{value / 1000:.2f} s"
+    unit = {"percent": "%", "Bps": "B/s", "reqps": "requests/s"}.get(unit, unit)
     number = f"{value:.0f}" if value == int(value) else f"{value:.3g}"
     return f"{number} {unit.removeprefix('suffix: ').replace('short', '')}".strip()
 

@@ -3,7 +3,7 @@
 use crate::{
     dashboard::Dashboard,
     panel::{Panel, gauge, lines, stacked, stat},
-    promql::{both, max, mean, per, quantile, rate, share, sum},
+    promql::{both, max, mean, per, quantile, rate, share, sum, top_ten},
 };
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -66,8 +66,11 @@ fn transactions() -> Vec<Panel> {
             "By name, retries included. Dots are transactions; click one for its trace.",
         )
         .show(quantile(0.95, "db_transaction_duration").by(["transaction"])),
-        lines("Transactions Not Committed", "Rolled back, or run again because PostgreSQL asked for it.")
-            .show(rate("db_transactions").only("outcome", "rolled_back|retried").by(["transaction", "outcome"])),
+        lines(
+            "Transactions Not Committed",
+            "Rolled back, which a loop does that finds nothing to do, or run again because PostgreSQL asked for it.",
+        )
+        .show(rate("db_transactions").only("outcome", "rolled_back|retried").by(["transaction", "outcome"])),
         stat(
             "Transactions per Step",
             "Database transactions of all kinds for one execution. Falls as the load rises, because \
@@ -75,16 +78,20 @@ fn transactions() -> Vec<Panel> {
         )
         .show(per(rate("db_transactions"), rate("steps_executions")))
         .width(12),
-        lines("Statements", "By name.").show(rate("sql_queries").by(["operation"])),
-        lines("Statement Latency (P95)", "By name.").show(quantile(0.95, "sql_query_duration").by(["operation"])),
+        lines("Statements", "The ten most frequent, by name.").show(top_ten(rate("sql_queries").by(["operation"]))),
+        lines("Statement Latency (P95)", "The ten slowest, by name.")
+            .show(top_ten(quantile(0.95, "sql_query_duration").by(["operation"]))),
         lines("Failing Statements", "By name.").show(rate("sql_queries").only("outcome", "error").by(["operation"])),
     ]
 }
 
 fn tables() -> Vec<Panel> {
     vec![
-        lines("Dead Rows", "Rows that vacuum has yet to remove. Queue reads slow down with them.")
-            .show(max("db_dead_tuples").by(["table"])),
+        lines(
+            "Dead Rows",
+            "The ten tables with most rows that vacuum has yet to remove. Queue reads slow down with them.",
+        )
+        .show(top_ten(max("db_dead_tuples").by(["table"]))),
         lines("Since the Last Vacuum", "By table.").show(max("db_last_vacuum_age").by(["table"])),
         lines("Since the Last Analyze", "By table.").show(max("db_last_analyze_age").by(["table"])),
         lines(
@@ -94,8 +101,8 @@ fn tables() -> Vec<Panel> {
         )
         .show(max("db_oldest_snapshot_age"))
         .bad_above(600.0, 3_600.0),
-        lines("Size of Tables", "Without indexes.").show(max("db_table_size").by(["table"])),
-        lines("Size of Indexes", "By table.").show(max("db_index_size").by(["table"])),
+        lines("Size of Tables", "The ten largest, without indexes.").show(top_ten(max("db_table_size").by(["table"]))),
+        lines("Size of Indexes", "The ten largest, by table.").show(top_ten(max("db_index_size").by(["table"]))),
         lines("Written Ahead", "Bytes that PostgreSQL writes to its log, for all databases of the server.")
             .show(rate("db_wal")),
         lines("Notification Queue", "How full it is. A listener in a long transaction fills it. Alerts at 50 %.")

@@ -3,7 +3,7 @@
 use crate::{
     dashboard::Dashboard,
     panel::{GREEN, Panel, RED, lines, stacked, stat, timeline},
-    promql::{increase, max, mean, quantile, rate, raw, share, sum},
+    promql::{increase, max, mean, quantile, rate, raw, share, sum, top_ten},
 };
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -55,8 +55,8 @@ fn work() -> Vec<Panel> {
             .show(sum("steps_active_executions").by(["namespace"])),
         lines("Results Processed", "By what became of the execution.")
             .show(rate("step_results_processed").by(["result_type"])),
-        lines("Steps by Transition", "State changes of steps, once they are durable.")
-            .show(rate("steps_transitions").by(["from", "to"])),
+        lines("Steps by Transition", "State changes of steps, once they are durable: the ten most frequent.")
+            .show(top_ten(rate("steps_transitions").by(["from", "to"]))),
     ]
 }
 

@@ -216,6 +216,12 @@ pub(crate) fn both(one: impl Into<Query>, other: impl Into<Query>) -> Query {
     combined(text, &unit, one, other)
 }
 
+/// The ten largest series of a query that has many.
+pub(crate) fn top_ten(query: impl Into<Query>) -> Query {
+    let query = query.into();
+    Query { text: format!("topk(10, {})", query.text), ..query }
+}
+
 /// A query about metrics that are not of the catalogue.
 pub(crate) fn raw(text: &str, by: &[&'static str], unit: &str) -> Query {
     Query { text: text.to_owned(), by: by.to_vec(), unit: unit.to_owned(), reads: Vec::new(), exemplars: false }

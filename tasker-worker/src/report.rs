@@ -109,7 +109,7 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
         Ok(accepted) => told(core, vec![executed], &accepted, began, started.elapsed()),
         Err(error) => {
             tracing::error!(step.id = %executed.step.step_id, %error, "failed to report; the step runs again when its lease ends");
-            core.running.remove(executed.step.step_id);
+            core.running.remove(executed.step.step_id, executed.step.attempt);
         }
     }
 }
@@ -136,7 +136,7 @@ fn told(core: &Core, executed: Vec<Executed>, accepted: &HashSet<StepId>, began:
     }
     let share = took / u32::try_from(executed.len().max(1)).unwrap_or(1);
     for one in executed {
-        core.running.remove(one.step.step_id);
+        core.running.remove(one.step.step_id, one.step.attempt);
         count(core, &one, accepted.contains(&one.step.step_id), share);
         trace(core, &one, accepted.contains(&one.step.step_id), began);
     }

@@ -32,14 +32,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The lease is ours. An earlier attempt of this worker that lost it is told to stop.
     pub(crate) fn insert(&self, step: StepId, entry: Entry) {
-        self.locked().insert(step, entry);
+        let lost = self.locked().insert(step, entry);
+        if let Some(lost) = lost {
+            lost.context.cancel("its lease was lost");
+        }
     }
 
-    /// The lease is gone: reported, given back or lost.
-    pub(crate) fn remove(&self, step: StepId) -> Option<Entry> {
+    /// The lease of this attempt is gone: reported, given back or lost. That of a later attempt stays.
+    pub(crate) fn remove(&self, step: StepId, attempt: i32) -> Option<Entry> {
         let mut steps = self.locked();
-        let entry = steps.remove(&step);
+        let entry = if steps.get(&step)?.attempt == attempt { steps.remove(&step) } else { None };
         if steps.is_empty() {
             self.emptied.notify_waiters();
         }
@@ -75,7 +79,7 @@ impl Running {
 
     /// Stops the handlers of leases that were given back and forgets them; answers with their namespace.
     pub(crate) fn cancel_held(&self, held: &[Held], reason: &'static str) -> Option<Name> {
-        let entries: Vec<Entry> = held.iter().filter_map(|held| self.remove(held.step_id)).collect();
+        let entries: Vec<Entry> = held.iter().filter_map(|held| self.remove(held.step_id, held.attempt)).collect();
         entries.iter().for_each(|entry| entry.context.cancel(reason));
         entries.first().map(|entry| entry.served.namespace.clone())
     }

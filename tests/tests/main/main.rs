@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_local;
+mod crowd;
 mod docs;
 mod graphs;
 mod handlers;
@@ -9,6 +10,7 @@ mod http;
 mod layers;
 mod leases;
 mod line;
+mod model;
 mod observability;
 mod observability_prometheus;
 mod operations;
