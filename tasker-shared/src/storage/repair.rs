@@ -1,7 +1,7 @@
 //! What the repair sweep looks for: steps and tasks that stand still with nothing that would wake them.
 //!
 //! State and doorbell commit together, so this finds something only after a hand has deleted messages or timers.
-//! Every statement is an enumeration of one state without its wake-up.
+//! Every statement is an enumeration of one state without its wake-up. What is parked as a dead letter stays parked.
 
 use super::{Error, Session};
 use crate::{
@@ -60,6 +60,8 @@ pub async fn standing_still(session: &mut Session, older: Duration, limit: i64) 
              select s.task_id from limits, tasker.tasks t join tasker.steps s on s.task_id = t.id
               where t.finished_at is null and s.state = 'reported' and s.reported_at < limits.before
                 and not exists (select from pgmq.q_{STEP_RESULTS} q where q.message->>'step_id' = s.id::text)
+                and not exists (select from tasker.dead_letters d
+                                 where d.step_id = s.id and d.queue = '{STEP_RESULTS}' and d.resolved_at is null)
              union
              select s.task_id from tasker.tasks t join tasker.steps s on s.task_id = t.id
               where t.finished_at is null and s.state = 'waiting_for_retry'
@@ -75,7 +77,9 @@ pub async fn standing_still(session: &mut Session, older: Duration, limit: i64) 
              select t.id from limits, tasker.tasks t
               where t.state = 'pending' and t.finished_at is null and t.created_at < limits.before
                 and not exists (select from tasker.timers m where m.kind = 'start' and m.subject = t.id)
-                and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text))
+                and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
+                and not exists (select from tasker.dead_letters d
+                                 where d.task_id = t.id and d.queue = '{TASK_REQUESTS}' and d.resolved_at is null))
          select task_id from suspect limit $2"
     );
     let query = sqlx::query_as(&sql).bind(older.as_secs_f64()).bind(limit);
@@ -96,7 +100,9 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
          select clock_timestamp(), jsonb_build_object('task_id', s.task_id, 'step_id', s.id, 'attempt', s.attempt)
            from tasker.steps s
           where s.task_id = $1 and s.state = 'reported' and s.reported_at < clock_timestamp() - make_interval(secs => $2)
-            and not exists (select from pgmq.q_{STEP_RESULTS} q where q.message->>'step_id' = s.id::text)"
+            and not exists (select from pgmq.q_{STEP_RESULTS} q where q.message->>'step_id' = s.id::text)
+                and not exists (select from tasker.dead_letters d
+                                 where d.step_id = s.id and d.queue = '{STEP_RESULTS}' and d.resolved_at is null)"
     );
     let timers = format!(
         "-- mend_timers
@@ -133,7 +139,9 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
          select clock_timestamp(), jsonb_build_object('task_id', t.id) from tasker.tasks t
           where t.id = $1 and t.state = 'pending'
             and not exists (select from tasker.timers m where m.kind = 'start' and m.subject = t.id)
-            and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)"
+            and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
+                and not exists (select from tasker.dead_letters d
+                                 where d.task_id = t.id and d.queue = '{TASK_REQUESTS}' and d.resolved_at is null)"
     );
     let seconds = older.as_secs_f64();
     let reports = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;

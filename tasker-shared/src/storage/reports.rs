@@ -150,7 +150,9 @@ pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Res
                 t.state as task_state, t.priority, t.correlation_id, t.traceparent
            from popped p join locked t on t.id = p.task_id
            join tasker.steps s
-             on s.id = p.step_id and s.task_id = t.id and s.attempt = p.attempt and s.state = '{reported}'",
+             on s.id = p.step_id and s.task_id = t.id and s.attempt = p.attempt and s.state = '{reported}'
+            -- one that an operator stopped while this waited for its task is left out
+            for no key update of s",
         reported = COMPLETE.from,
     );
     let query = sqlx::query_as(&sql)

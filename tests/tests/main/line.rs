@@ -3,7 +3,16 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tasker_shared::{id::WorkerId, queue::QueueName, storage::leases, task::TaskState};
+use tasker_shared::{
+    id::WorkerId,
+    queue::{self, QueueName},
+    step::ResultType,
+    storage::{
+        dead_letters, leases, repair,
+        reports::{self, Report},
+    },
+    task::TaskState,
+};
 use tasker_tests::{System, system::worker_settings};
 use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
 
@@ -68,5 +77,41 @@ async fn a_lease_that_ran_out_does_not_wait_behind_a_backlog() -> Result<()> {
     let next = leases::claim(&mut session, &queue, 1, worker, Duration::from_secs(30)).await?;
     assert_eq!(next.steps.iter().map(|step| (step.task_id, step.attempt)).collect::<Vec<_>>(), [(first.task_id, 2)]);
     system.shutdown.cancel();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_was_parked_is_not_sent_again() -> Result<()> {
+    let system = System::start().await?;
+    // nothing processes what is reported below
+    system.shutdown.cancel();
+    system.apply(LINEAR).await?;
+    let (queue, worker) = (QueueName::of_namespace("test"), WorkerId::generate());
+    let task = system.submit("test", "linear", json!({})).await?.task_id;
+    let mut session = system.database.begin("test").await?;
+    let step = leases::claim(&mut session, &queue, 1, worker, Duration::from_secs(30)).await?.steps.remove(0);
+    let report = Report {
+        msg_id: step.msg_id,
+        step_id: step.step_id,
+        attempt: step.attempt,
+        outcome: ResultType::Success,
+        result: Some(json!(1)),
+        error: None,
+    };
+    reports::store(&mut session, &queue, &[report], worker).await?;
+    let message = queue::take(&mut session, queue::STEP_RESULTS, 10).await?.remove(0);
+    assert_eq!(repair::standing_still(&mut session, Duration::ZERO, 10).await?, [task]);
+    dead_letters::park(
+        &mut session,
+        queue::STEP_RESULTS,
+        &message,
+        "poison",
+        "it failed",
+        Some(task),
+        Some(step.step_id),
+    )
+    .await?;
+    assert_eq!(repair::standing_still(&mut session, Duration::ZERO, 10).await?, []);
+    assert_eq!(repair::mend(&mut session, task, "test", Duration::ZERO).await?, 0);
     Ok(())
 }
