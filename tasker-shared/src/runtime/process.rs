@@ -88,7 +88,7 @@ impl Process {
         let database = Database::connect(&options, telemetry.metrics().clone()).await?;
         schema::check(database.pool()).await?;
         let period = config.telemetry.metrics.probe_interval();
-        tokio::spawn(pulse::run(database.clone(), period, silence.clone()));
+        tokio::spawn(pulse::run(database.clone(), period, shutdown.clone()));
         let scrape = telemetry.scrape();
         let (prometheus, openmetrics) = (scrape.clone(), scrape);
         Ok(Self {
