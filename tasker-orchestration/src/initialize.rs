@@ -4,6 +4,7 @@ use crate::{
     Error, Orchestration,
     committed::{Committed, TaskInfo},
     enqueue,
+    submit::json_bytes,
 };
 use serde_json::json;
 use std::{collections::HashMap, sync::Arc};
@@ -70,14 +71,14 @@ pub(crate) async fn initialize_pending(
     let mut accepted = Vec::new();
     for task in &pending {
         let template = known(&templates, task.template_id)?;
-        match template.validate_input(&task.input) {
+        match acceptable(orchestration, template, task) {
             Ok(()) if task.starts_at.is_some() => {}
             Ok(()) => accepted.push((info(task), Arc::clone(template))),
-            Err(violation) => refused.push(Ending {
+            Err(reason) => refused.push(Ending {
                 id: task.id,
                 from: TaskState::Pending,
                 to: TaskState::Error,
-                error: Some(json!({ "message": format!("the input breaks the input_schema: {violation}") })),
+                error: Some(json!({ "message": reason })),
             }),
         }
     }
@@ -92,6 +93,17 @@ pub(crate) async fn initialize_pending(
     }
     initialize(orchestration, session, accepted, committed).await?;
     Ok(pending)
+}
+
+/// What SQL could not check when the task was stored.
+fn acceptable(orchestration: &Orchestration, template: &Compiled, task: &Pending) -> Result<(), String> {
+    let (bytes, limit) = (json_bytes(&task.input), orchestration.settings().max_input_bytes);
+    if bytes > limit {
+        return Err(format!(
+            "the input has {bytes} bytes; at most {limit} are allowed (orchestration.max_input_bytes)"
+        ));
+    }
+    template.validate_input(&task.input).map_err(|violation| format!("the input breaks the input_schema: {violation}"))
 }
 
 /// What stations need to know of a pending task.

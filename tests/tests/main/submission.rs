@@ -85,6 +85,18 @@ async fn sql_input_that_breaks_the_schema_ends_the_task_with_the_reason() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_submitted_by_sql_that_is_too_large_ends_the_task_with_the_reason() -> Result<()> {
+    let system = start().await?;
+    system.apply(&single("one", "echo", "")).await?;
+    let input = "jsonb_build_object('text', repeat('x', 1048576))";
+    let task = system.ended(by_sql(&system, &format!("'test', 'one', {input}")).await?).await?;
+    assert_eq!(task.summary.state, TaskState::Error);
+    let error = task.error.expect("a reason").to_string();
+    assert!(error.contains("1048587 bytes; at most 1048576 are allowed (orchestration.max_input_bytes)"), "{error}");
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_submission_refuses_what_cannot_be_a_task() -> Result<()> {
     let system = start().await?;
     system.apply(&single("one", "echo", "")).await?;
