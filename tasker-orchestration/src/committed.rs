@@ -12,7 +12,7 @@ use tasker_shared::{
     name::Name,
     runtime::Topic,
     step::{FailureKind, ResultType, StepState, Verdict},
-    storage::{reports::Ready, tasks::Ended},
+    storage::{operations::Locked, reports::Ready, tasks::Ended},
     task::TaskState,
     telemetry::{Span, Station, Trace, TraceParent, span_id},
 };
@@ -26,6 +26,19 @@ pub(crate) struct TaskInfo {
     pub priority: i16,
     pub correlation_id: CorrelationId,
     pub traceparent: Option<String>,
+}
+
+impl From<&Locked> for TaskInfo {
+    fn from(task: &Locked) -> Self {
+        Self {
+            id: task.id,
+            namespace: task.namespace.clone(),
+            name: task.name.clone(),
+            priority: task.priority,
+            correlation_id: task.correlation_id,
+            traceparent: task.traceparent.clone(),
+        }
+    }
 }
 
 impl TaskInfo {

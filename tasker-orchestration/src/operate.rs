@@ -312,14 +312,7 @@ impl<'a> Work<'a> {
     }
 
     fn info(&self) -> TaskInfo {
-        TaskInfo {
-            id: self.task.id,
-            namespace: self.task.namespace.clone(),
-            name: self.task.name.clone(),
-            priority: self.task.priority,
-            correlation_id: self.task.correlation_id,
-            traceparent: self.task.traceparent.clone(),
-        }
+        TaskInfo::from(&self.task)
     }
 }
 

@@ -72,14 +72,7 @@ async fn mend(orchestration: &Orchestration, id: TaskId) -> Result<u64, Error> {
     let mut committed = Committed::new();
     let mut mended = repair::mend(&mut session, id, &task.namespace, older).await?;
     if task.state != TaskState::Pending {
-        let info = TaskInfo {
-            id,
-            namespace: task.namespace.clone(),
-            name: task.name.clone(),
-            priority: task.priority,
-            correlation_id: task.correlation_id,
-            traceparent: task.traceparent.clone(),
-        };
+        let info = TaskInfo::from(&task);
         let ready = steps::enqueue_ready(&mut session, &[id], "orchestration").await?;
         mended += ready.len() as u64;
         let ready = ready.into_iter().map(|step| (step, info.clone(), StepState::Pending)).collect();
