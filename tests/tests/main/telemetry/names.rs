@@ -47,8 +47,9 @@ fn templates() -> [String; 4] {
         single("succeeds", "noop", ""),
         single("fails", "fails", "retry: {max_attempts: 2, backoff: none}"),
         single("hangs", "hang", "timeout_seconds: 0.1, retry: {retryable: false}"),
+        // long enough for its memory to be sampled
         "name: runs\nnamespace_name: test\nversion: 1.0.0\nsteps:\n  - name: only\n    handler:\n      callable: command\n      \
-         initialization: {argv: [\"true\"], output: text}\n"
+         initialization: {argv: [\"sleep\", \"1\"], output: text}\n"
             .to_owned(),
     ]
 }
