@@ -12,7 +12,6 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
-use tasker_client::Client;
 use tasker_shared::{
     api::{SubmitAnswer, TaskDetail},
     id::TaskId,
@@ -44,7 +43,7 @@ pub async fn run(args: DemoArgs, shell: &mut Shell) -> Result {
 async fn show(local: &Local, directory: &Path, shell: &mut Shell) -> Result {
     examples::register(&local.orchestration).await?;
     let (tasks, report) = examples::tasks(directory)?;
-    let client = Client::new(&local.url())?;
+    let client = shell.client_of(local.url())?;
     let answers = client.submit_many(tasks).await?;
     let ids = answers.into_iter().map(accepted).collect::<Result<Vec<TaskId>>>()?;
     let mut live = (!shell.global.json).then(|| Live::new(shell.look(), shell.terminal));

@@ -3,7 +3,7 @@
 use crate::{
     args::DevArgs,
     command::register_files,
-    error::{Error, Result},
+    error::Result,
     examples,
     exit::Exit,
     local::{Local, Settings, hints},
@@ -59,6 +59,6 @@ async fn ready(local: &Local, templates: &[std::path::PathBuf], shell: &mut Shel
     if templates.is_empty() {
         return Ok(());
     }
-    let client = tasker_client::Client::new(&local.url()).map_err(Error::from)?;
+    let client = shell.client_of(local.url())?;
     register_files(&client, templates, shell).await
 }

@@ -83,7 +83,7 @@ impl From<tasker_client::Error> for Error {
         use tasker_client::Error as E;
         let (exit, kind) = match &error {
             E::Refused(problem) => return Problem::clone(problem).into(),
-            E::Url { .. } => (Exit::Usage, "usage"),
+            E::Url { .. } | E::Credentials { .. } => (Exit::Usage, "usage"),
             E::Unreachable { .. } => (Exit::Unreachable, "unreachable"),
             E::Timeout { .. } => (Exit::Timeout, "timeout"),
             E::Unexpected { .. } => (Exit::Broken, "unexpected_answer"),

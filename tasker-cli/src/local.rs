@@ -77,6 +77,7 @@ pub struct Local {
     pub database_url: Option<String>,
     /// The pool of the services.
     pub database: Database,
+    encrypted: bool,
     cluster: Option<Cluster>,
     telemetry: Telemetry,
     shutdown: CancellationToken,
@@ -123,6 +124,7 @@ impl Local {
             worker_pages,
             database_url: cluster.as_ref().map(|c| c.tcp_url(DATABASE)),
             database: process.database,
+            encrypted: process.config.orchestration.tls.certificate.is_some(),
             cluster,
             telemetry,
             shutdown,
@@ -133,7 +135,8 @@ impl Local {
 
     /// The address of the HTTP API for clients on this machine.
     pub fn url(&self) -> String {
-        format!("http://{}", self.api)
+        let scheme = if self.encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.api)
     }
 
     /// Drains the services, then stops PostgreSQL.
@@ -191,6 +194,10 @@ fn configure(settings: &Settings, url: &str) -> Result<Config> {
     }
     if !sources.variables.contains_key("TASKER__TELEMETRY__LOGS__LEVEL") {
         sources = sources.with("TASKER__TELEMETRY__LOGS__LEVEL", settings.log);
+    }
+    // on this machine alone, everybody who gets here is the one at the terminal, unless something says otherwise
+    if !sources.variables.contains_key("TASKER__AUTH__ENABLED") {
+        sources = sources.with("TASKER__AUTH__ENABLED", "false");
     }
     sources = sources.with("DATABASE_URL", url);
     for (variable, value) in &settings.variables {

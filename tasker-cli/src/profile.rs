@@ -1,7 +1,7 @@
 //! Where the service is: from the command line, the environment, or the profile file.
 
 use crate::{
-    args::Global,
+    args::{Global, Secret},
     error::{Error, Result},
 };
 use serde::Deserialize;
@@ -17,29 +17,65 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The environment variables of the process.
 pub type Variables = HashMap<String, String>;
 
-/// The address of the service: `--url`, `--profile`, `TASKER_URL`, `TASKER_PROFILE`, the file's `default_profile`,
-/// [`DEFAULT_URL`]; the first that is given counts.
+/// How a service is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// Its address.
+    pub url: String,
+    /// An API key or token.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// A PEM file with the authority of its certificate.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// A PEM file with a client certificate and its key.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+}
+
+/// The service that is meant: `--url`, `--profile`, `TASKER_URL`, `TASKER_PROFILE`, the file's `default_profile`,
+/// [`DEFAULT_URL`]; the first that is given counts. A profile's token goes to the profile's address alone; one that is
+/// given beside it wins, and so do certificates.
 ///
 /// # Errors
 /// Exit code 2 when a profile is named that does not exist, or the profile file cannot be understood.
-pub fn url(global: &Global, variables: &Variables) -> Result<String> {
+pub fn connection(global: &Global, variables: &Variables) -> Result<Connection> {
+    let found = profile(global, variables)?;
+    Ok(given(global, variables, found))
+}
+
+/// A connection with what is given beside the profile.
+pub fn given(global: &Global, variables: &Variables, found: Connection) -> Connection {
     let variable = |name: &str| variables.get(name).filter(|text| !text.is_empty()).cloned();
+    let file = |option: &Option<PathBuf>, name: &str| option.clone().or_else(|| variable(name).map(PathBuf::from));
+    Connection {
+        token: global.token.clone().or_else(|| variable("TASKER_TOKEN").map(Secret)).or(found.token),
+        ca: file(&global.ca, "TASKER_CA").or(found.ca),
+        certificate: file(&global.certificate, "TASKER_CERTIFICATE").or(found.certificate),
+        url: found.url,
+    }
+}
+
+fn profile(global: &Global, variables: &Variables) -> Result<Connection> {
+    let variable = |name: &str| variables.get(name).filter(|text| !text.is_empty()).cloned();
+    let at = |url: String| Connection { url, ..Connection::default() };
     if let Some(url) = &global.url {
-        return Ok(url.clone());
+        return Ok(at(url.clone()));
     }
     if let Some(profile) = &global.profile {
-        return File::read(variables)?.url(profile, "--profile");
+        return File::read(variables)?.profile(profile, "--profile");
     }
     if let Some(url) = variable("TASKER_URL") {
-        return Ok(url);
+        return Ok(at(url));
     }
     let file = File::read(variables)?;
     if let Some(profile) = variable("TASKER_PROFILE") {
-        return file.url(&profile, "TASKER_PROFILE");
+        return file.profile(&profile, "TASKER_PROFILE");
     }
     match &file.content.default_profile {
-        Some(profile) => file.url(profile, "default_profile"),
-        None => Ok(DEFAULT_URL.to_owned()),
+        Some(profile) => file.profile(profile, "default_profile"),
+        None => Ok(at(DEFAULT_URL.to_owned())),
     }
 }
 
@@ -55,13 +91,7 @@ pub fn path(variables: &Variables) -> Option<PathBuf> {
 struct Content {
     default_profile: Option<String>,
     #[serde(default)]
-    profiles: BTreeMap<String, Profile>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Profile {
-    url: String,
+    profiles: BTreeMap<String, Connection>,
 }
 
 struct File {
@@ -76,9 +106,9 @@ impl File {
         Ok(Self { place, content })
     }
 
-    fn url(&self, profile: &str, given_by: &str) -> Result<String> {
+    fn profile(&self, profile: &str, given_by: &str) -> Result<Connection> {
         if let Some(found) = self.content.profiles.get(profile) {
-            return Ok(found.url.clone());
+            return Ok(found.clone());
         }
         let known: Vec<_> = self.content.profiles.keys().map(|name| format!("`{name}`")).collect();
         let place = self.place.as_ref().map_or("~/.config/tasker/cli.toml".into(), |path| path.display().to_string());
@@ -102,8 +132,12 @@ fn content(place: &Path) -> Result<Content> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEFAULT_URL, Variables, url};
-    use crate::{args::Global, exit::Exit};
+    use super::{DEFAULT_URL, Variables, connection};
+    use crate::{
+        args::{Global, Secret},
+        error::Result,
+        exit::Exit,
+    };
     use std::fs;
     use tempfile::TempDir;
 
@@ -115,6 +149,10 @@ mod tests {
         fs::write(home.path().join("tasker/cli.toml"), file).unwrap();
         let variables = [("XDG_CONFIG_HOME".to_owned(), home.path().display().to_string())].into();
         (home, variables)
+    }
+
+    fn url(global: &Global, variables: &Variables) -> Result<String> {
+        connection(global, variables).map(|found| found.url)
     }
 
     fn given(url: Option<&str>, profile: Option<&str>) -> Global {
@@ -163,5 +201,26 @@ mod tests {
         let (_home, variables) = home("not toml at all [");
         assert_eq!(url(&given(Some("http://flag"), None), &variables).unwrap(), "http://flag");
         assert!(url(&given(None, None), &variables).is_err());
+    }
+
+    #[test]
+    fn a_token_of_a_profile_goes_to_that_address_alone_and_a_given_one_wins() {
+        let (_home, mut variables) =
+            home("[profiles.far]\nurl = \"https://far\"\ntoken = \"of-far\"\nca = \"ca.pem\"\n");
+        let token = |global: &Global, variables: &Variables| connection(global, variables).unwrap().token.map(|t| t.0);
+        assert_eq!(token(&given(None, Some("far")), &variables).as_deref(), Some("of-far"));
+        assert_eq!(connection(&given(None, Some("far")), &variables).unwrap().ca, Some("ca.pem".into()));
+        assert_eq!(token(&given(Some("http://other"), Some("far")), &variables), None);
+        variables.insert("TASKER_TOKEN".into(), "of-variable".into());
+        assert_eq!(token(&given(None, Some("far")), &variables).as_deref(), Some("of-variable"));
+        let global = Global { token: Some(Secret("of-flag".into())), ..given(Some("http://other"), None) };
+        assert_eq!(token(&global, &variables).as_deref(), Some("of-flag"));
+    }
+
+    #[test]
+    fn a_token_is_not_shown_for_debugging() {
+        let (_home, variables) = home("[profiles.far]\nurl = \"https://far\"\ntoken = \"of-far\"\n");
+        let found = connection(&given(None, Some("far")), &variables).unwrap();
+        assert!(!format!("{found:?}").contains("of-far"));
     }
 }

@@ -3,15 +3,15 @@
 use crate::{
     args::{ColorChoice, Global},
     error::{Error, Result},
-    profile::{self, Variables},
+    profile::{self, Connection, Variables},
     view::{Clock, Look, Paint},
 };
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal as _, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
-use tasker_client::Client;
+use tasker_client::{Client, Credentials};
 
 /// The world of one command.
 pub struct Shell {
@@ -52,7 +52,25 @@ impl Shell {
     /// # Errors
     /// Exit code 2 when the address cannot be found out or used.
     pub fn client(&self) -> Result<Client> {
-        Ok(Client::new(&profile::url(&self.global, &self.variables)?)?)
+        self.connect(profile::connection(&self.global, &self.variables)?)
+    }
+
+    /// A client of the service at `url`, with the token and certificates that are given.
+    ///
+    /// # Errors
+    /// As [`Shell::client`].
+    pub fn client_of(&self, url: String) -> Result<Client> {
+        self.connect(profile::given(&self.global, &self.variables, Connection { url, ..Connection::default() }))
+    }
+
+    fn connect(&self, connection: Connection) -> Result<Client> {
+        let file = |path: Option<PathBuf>| path.map(|path| bytes(&path)).transpose();
+        let credentials = Credentials {
+            token: connection.token.map(|token| token.0),
+            authority: file(connection.ca)?,
+            certificate: file(connection.certificate)?,
+        };
+        Ok(Client::with_credentials(&connection.url, &credentials)?)
     }
 
     /// How things are drawn now.
@@ -131,4 +149,8 @@ impl Shell {
         let columns = self.terminal.then(crossterm::terminal::size)?.ok()?.0;
         (columns > 0).then_some(usize::from(columns))
     }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Error::usage(format!("failed to read {}: {error}", path.display())))
 }

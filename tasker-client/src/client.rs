@@ -1,14 +1,34 @@
 //! The connection: builds requests, sends them, and decodes what comes back.
 
 use crate::Error;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{
+    Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
 use serde::{Serialize, de::DeserializeOwned};
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a whole answer, unless the caller says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a client proves who it is with, and whom it trusts. Nothing of it is shown for debugging.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// An API key or a token (JWT).
+    pub token: Option<String>,
+    /// Certificates (PEM) of authorities to trust beside the machine's own.
+    pub authority: Option<Vec<u8>>,
+    /// A client certificate and its private key (PEM), for services that ask for one.
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("token", &self.token.as_ref().map(|_| "***")).finish_non_exhaustive()
+    }
+}
 
 /// A connection to one orchestration service.
 #[derive(Debug, Clone)]
@@ -34,6 +54,18 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn with_timeout(url: &str, timeout: Duration) -> Result<Self, Error> {
+        Self::build(url, timeout, &Credentials::default())
+    }
+
+    /// Like [`Client::new`], for a service that asks who calls, or that has a certificate of an authority of its own.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and [`Error::Credentials`].
+    pub fn with_credentials(url: &str, credentials: &Credentials) -> Result<Self, Error> {
+        Self::build(url, ANSWER_TIMEOUT, credentials)
+    }
+
+    fn build(url: &str, timeout: Duration, credentials: &Credentials) -> Result<Self, Error> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // Another thread may be first; then its provider is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -41,7 +73,8 @@ impl Client {
         let base = parse(url)?;
         let http = reqwest::Client::builder()
             .user_agent(concat!("tasker-client/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT);
+        let http = proving(http, credentials)?
             .build()
             .map_err(|error| Error::Url { url: url.to_owned(), reason: error.to_string() })?;
         Ok(Self { http, base, timeout })
@@ -112,6 +145,29 @@ impl Request<'_> {
 
 async fn body(answer: Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(answer.bytes().await?.to_vec())
+}
+
+fn proving(mut http: ClientBuilder, credentials: &Credentials) -> Result<ClientBuilder, Error> {
+    let refused = |what: &'static str, reason: String| Error::Credentials { what, reason };
+    if let Some(token) = &credentials.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| refused("the token", "it has characters that no header may have".to_owned()))?;
+        value.set_sensitive(true);
+        http = http.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
+    }
+    if let Some(pem) = &credentials.authority {
+        let found =
+            Certificate::from_pem_bundle(pem).map_err(|e| refused("the authority's certificate", e.to_string()))?;
+        if found.is_empty() {
+            return Err(refused("the authority's certificate", "the file has none in PEM".to_owned()));
+        }
+        http = http.tls_certs_merge(found);
+    }
+    if let Some(pem) = &credentials.certificate {
+        let identity = Identity::from_pem(pem).map_err(|e| refused("the client certificate", e.to_string()))?;
+        http = http.identity(identity);
+    }
+    Ok(http)
 }
 
 fn parse(text: &str) -> Result<Url, Error> {

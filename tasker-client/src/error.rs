@@ -14,6 +14,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A token or certificate cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    Credentials {
+        /// Which of them.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nothing answers at the address.
     #[error(
         "no connection to {url}: {reason}; is Tasker running? start it with `tasker dev`, or set --url or TASKER_URL to where it is"

@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod access;
 mod action;
 mod client;
 mod error;
@@ -24,5 +25,5 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
+pub use client::{Client, Credentials};
 pub use error::Error;

@@ -72,6 +72,12 @@ pub enum Error {
     /// The state does not allow the action.
     #[error("{0}")]
     Illegal(String),
+    /// No such API key.
+    #[error("there is no API key with the prefix `{0}`; `tasker key list` shows them")]
+    KeyNotFound(String),
+    /// A key of this name exists, or did.
+    #[error("the name `{0}` was given to an API key before; choose another, so that histories stay clear")]
+    KeyNameTaken(String),
     /// The database failed or refused.
     #[error(transparent)]
     Storage(#[from] storage::Error),

@@ -10,6 +10,7 @@ pub mod error;
 mod finalize;
 mod finished;
 mod initialize;
+pub mod keys;
 pub mod operate;
 pub mod orchestration;
 pub mod probes;

@@ -3,6 +3,7 @@
 use crate::{Error, Orchestration};
 use std::time::Duration;
 use tasker_shared::{
+    access::Namespaces,
     api::{Explanation, History, TaskDetail, TaskFilter, TaskPage, WorkerList},
     id::TaskId,
     storage::{history, overview, workers as worker_rows},
@@ -16,11 +17,11 @@ const PAGE: u32 = 50;
 /// The largest page.
 const LARGEST_PAGE: u32 = 1000;
 
-/// A page of tasks, the newest first.
+/// A page of tasks of these namespaces, the newest first.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a limit out of range, [`Error::Storage`].
-pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<TaskPage, Error> {
+pub async fn list(orchestration: &Orchestration, filter: &TaskFilter, within: &Namespaces) -> Result<TaskPage, Error> {
     let limit = filter.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         let reason = format!("{limit} is not between 1 and {LARGEST_PAGE}");
@@ -32,7 +33,7 @@ pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<
         }
     }
     let mut session = orchestration.database().session("list_tasks").await?;
-    let mut tasks = overview::list(&mut session, filter, i64::from(limit) + 1).await?;
+    let mut tasks = overview::list(&mut session, filter, within.limit().as_deref(), i64::from(limit) + 1).await?;
     let more = tasks.len() > limit as usize;
     tasks.truncate(limit as usize);
     let next = tasks.last().filter(|_| more).map(|task| task.task_id);
@@ -84,11 +85,16 @@ pub async fn explain(orchestration: &Orchestration, task: TaskId) -> Result<Expl
     explain::explain(orchestration, task).await
 }
 
-/// The workers that are known.
+/// The workers that serve one of these namespaces, with those of their namespaces that are among them.
 ///
 /// # Errors
 /// [`Error::Storage`].
-pub async fn workers(orchestration: &Orchestration) -> Result<WorkerList, Error> {
+pub async fn workers(orchestration: &Orchestration, within: &Namespaces) -> Result<WorkerList, Error> {
     let mut session = orchestration.database().session("list_workers").await?;
-    Ok(WorkerList { workers: worker_rows::list(&mut session).await? })
+    let mut workers = worker_rows::list(&mut session).await?;
+    for worker in &mut workers {
+        worker.namespaces.retain(|namespace| namespace == "*" || within.contain(namespace));
+    }
+    workers.retain(|worker| !worker.namespaces.is_empty());
+    Ok(WorkerList { workers })
 }

@@ -12,7 +12,10 @@ use std::net::SocketAddr;
 use tasker_shared::{
     config::Config,
     metrics::Metrics,
-    runtime::{self, Topic, consume, sweep, web as common},
+    runtime::{
+        self, Topic, consume, sweep,
+        web::{self as common, Tls},
+    },
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -22,20 +25,22 @@ pub struct Service {
     orchestration: Orchestration,
     process: runtime::Process,
     listener: TcpListener,
+    tls: Option<Tls>,
 }
 
 impl Service {
     /// Puts the service together and opens its address.
     ///
     /// # Errors
-    /// [`common::Error::Listen`] when the address cannot be opened.
+    /// [`common::Error::Listen`] when the address cannot be opened, [`common::Error::Tls`] for a certificate.
     pub async fn bind(process: runtime::Process) -> Result<Self, common::Error> {
         let settings = settings(&process.config);
+        let tls = Tls::load(&process.config.orchestration.tls, "orchestration.tls")?;
         let address = process.config.orchestration.http_address.to_string();
         let listener = common::bind(&address, "orchestration.http_address").await?;
         let orchestration =
             Orchestration::new(process.database.clone(), process.bell.clone(), process.tracing.clone(), settings);
-        Ok(Self { orchestration, process, listener })
+        Ok(Self { orchestration, process, listener, tls })
     }
 
     /// What the HTTP API calls, for callers in the same process.
@@ -56,22 +61,23 @@ impl Service {
     /// # Errors
     /// [`common::Error::Serve`] when the listener breaks.
     pub async fn run(self) -> Result<(), common::Error> {
-        let Self { orchestration, process, listener } = self;
+        let Self { orchestration, process, listener, tls } = self;
         let config = &process.config.orchestration;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "orchestration listens");
+            tracing::info!(%address, tls = tls.is_some(), "orchestration listens");
         }
         let router = web::router(
             orchestration.clone(),
             WebSettings {
                 max_body_bytes: config.max_request_bytes,
                 request_timeout: config.request_timeout,
+                authenticator: process.authenticator.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
                 exposition: Some(process.exposition.clone()),
             },
         );
-        let served = common::serve(listener, router, process.shutdown.clone(), config.shutdown_grace);
+        let served = common::serve(listener, tls, router, process.shutdown.clone(), config.shutdown_grace);
         // requests that are still open ring for the loops, so these stop last
         let loops = CancellationToken::new();
         let period = process.config.telemetry.metrics.probe_interval();

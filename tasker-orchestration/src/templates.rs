@@ -2,11 +2,12 @@
 
 use crate::{Error, Orchestration};
 use tasker_shared::{
+    access::Namespaces,
     api::{Applied, ApplyTemplate, TemplateDetail, TemplateList},
     id::TemplateId,
     runtime::Topic,
     storage::{self, templates},
-    template,
+    template::{self, Template},
 };
 
 /// Registers a template; the same definition again changes nothing.
@@ -14,12 +15,28 @@ use tasker_shared::{
 /// # Errors
 /// [`Error::TemplateInvalid`], [`Error::TemplateConflict`], [`Error::Storage`].
 pub async fn apply(orchestration: &Orchestration, request: &ApplyTemplate) -> Result<Applied, Error> {
+    apply_parsed(orchestration, &parse(request)?, &request.source).await
+}
+
+/// Reads a template that is to be registered.
+///
+/// # Errors
+/// [`Error::TemplateInvalid`].
+pub fn parse(request: &ApplyTemplate) -> Result<Template, Error> {
     let parsed = template::parse(&request.source, request.file.as_deref())
         .map_err(|invalid| Error::TemplateInvalid(invalid.problems.iter().map(ToString::to_string).collect()))?;
     if request.source.contains('\0') {
         return Err(Error::TemplateInvalid(vec!["the text contains the character \\u0000".to_owned()]));
     }
-    let checksum = template::checksum(&parsed);
+    Ok(parsed)
+}
+
+/// Registers a template that was read from `source`.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_parsed(orchestration: &Orchestration, parsed: &Template, source: &str) -> Result<Applied, Error> {
+    let checksum = template::checksum(parsed);
     let (namespace, name, version) = (&parsed.namespace, &parsed.name, &parsed.version);
     let mut session = orchestration.database().begin("apply_template").await?;
     templates::open_namespace(&mut session, namespace).await?;
@@ -34,7 +51,7 @@ pub async fn apply(orchestration: &Orchestration, request: &ApplyTemplate) -> Re
             return Err(Error::TemplateConflict { template: format!("{namespace}/{name}@{version}") });
         }
     }
-    templates::insert(&mut session, TemplateId::generate(), &parsed, &request.source, &checksum).await?;
+    templates::insert(&mut session, TemplateId::generate(), parsed, source, &checksum).await?;
     let stored = templates::find(&mut session, namespace, name, Some(version)).await?;
     session.commit().await?;
     orchestration.bell().ring(Topic::Namespaces);
@@ -47,14 +64,16 @@ pub async fn apply(orchestration: &Orchestration, request: &ApplyTemplate) -> Re
     Ok(Applied { template: stored.summary(), changed: true })
 }
 
-/// All registered templates.
+/// All registered templates of these namespaces.
 ///
 /// # Errors
 /// [`Error::Storage`].
-pub async fn list(orchestration: &Orchestration) -> Result<TemplateList, Error> {
+pub async fn list(orchestration: &Orchestration, within: &Namespaces) -> Result<TemplateList, Error> {
     let mut session = orchestration.database().session("list_templates").await?;
     let rows = templates::list(&mut session).await?;
-    Ok(TemplateList { templates: rows.iter().map(templates::Row::summary).collect() })
+    Ok(TemplateList {
+        templates: rows.iter().filter(|row| within.contain(&row.namespace)).map(templates::Row::summary).collect(),
+    })
 }
 
 /// One template; the newest registered version when none is given.

@@ -1,5 +1,9 @@
 //! What the HTTP API sends and takes: plain data, the same in service, client and command line.
 
+mod access;
+
+pub use access::{AuditEntry, AuditFilter, AuditOutcome, AuditPage, CreateKey, CreatedKey, KeyList, KeySummary};
+
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
     step::{Failure, StepState},

@@ -5,11 +5,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`id`], [`name`], [`text_enum`](mod@text_enum) |
-//! | 1 | [`template`], [`task`], [`step`]: pure, tested without a database |
+//! | 1 | [`access`], [`template`], [`task`], [`step`]: pure, tested without a database |
 //! | 2 | [`metrics`], [`config`], [`api`] |
 //! | 3 | [`storage`] (all table SQL), [`queue`] (all PGMQ calls) |
 //! | 4 | [`runtime`], [`telemetry`] |
 
+pub mod access;
 pub mod api;
 pub mod config;
 pub mod id;

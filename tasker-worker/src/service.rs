@@ -8,10 +8,15 @@ use crate::{
     },
     worker,
 };
+use axum::middleware;
 use std::net::SocketAddr;
 use tasker_shared::{
     config::Config,
-    runtime::{Process, web},
+    runtime::{
+        Process,
+        access::{self, COMMON, Guard},
+        web::{self, Tls},
+    },
 };
 use tokio::net::TcpListener;
 
@@ -37,19 +42,21 @@ pub struct Service {
     worker: Worker,
     process: Process,
     listener: TcpListener,
+    tls: Option<Tls>,
 }
 
 impl Service {
     /// Puts the service together and opens its address.
     ///
     /// # Errors
-    /// [`Error::Web`] when the address cannot be opened, [`Error::Worker`] when two handlers have one name.
+    /// [`Error::Web`] when the address cannot be opened or a certificate cannot be used, [`Error::Worker`] when two handlers have one name.
     pub async fn bind(process: Process, registry: Registry) -> Result<Self, Error> {
+        let tls = Tls::load(&process.config.worker.tls, "worker.tls").map_err(web::Error::from)?;
         let address = process.config.worker.http_address.to_string();
         let listener = web::bind(&address, "worker.http_address").await?;
         let builder = Worker::builder().registry(registry).settings(settings(&process.config));
         let worker = builder.build(process.database.clone(), process.bell.clone(), process.tracing.clone())?;
-        Ok(Self { worker, process, listener })
+        Ok(Self { worker, process, listener, tls })
     }
 
     /// Where the pages are.
@@ -65,17 +72,20 @@ impl Service {
     /// # Errors
     /// [`Error::Worker`] when the worker cannot register itself, [`Error::Web`] when the listener breaks.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { worker, process, listener } = self;
+        let Self { worker, process, listener, tls } = self;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "the worker's pages listen");
+            tracing::info!(%address, tls = tls.is_some(), "the worker's pages listen");
         }
         let metrics = process.database.metrics();
         let pages = web::health_router(process.health("worker").build());
-        let pages = web::common(pages.merge(web::metrics_router(process.exposition.clone())), metrics, NO_BODY);
+        let pages = pages.merge(web::metrics_router(process.exposition.clone()));
+        let guard = Guard::new(process.authenticator.clone(), process.database.clone(), &[COMMON]);
+        let pages = pages.layer(middleware::from_fn_with_state(guard, access::guard));
+        let pages = web::common(pages, metrics, NO_BODY);
         // the pages stay while the worker drains, so that its state can be seen
         let drained = tokio_util::sync::CancellationToken::new();
         let grace = std::time::Duration::from_secs(1);
-        let served = tokio::spawn(web::serve(listener, pages, drained.clone(), grace));
+        let served = tokio::spawn(web::serve(listener, tls, pages, drained.clone(), grace));
         let outcome = worker.run(process.shutdown.clone()).await;
         drained.cancel();
         if let Ok(Err(error)) = served.await {

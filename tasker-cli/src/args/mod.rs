@@ -1,14 +1,16 @@
 //! What can be written on the command line. The doc comments here are the help texts.
 
+mod access;
 mod operate;
 mod run;
 mod template;
 mod value;
 
-pub use operate::{ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, WorkerCommand};
+pub use access::{AuditArgs, AuditCommand, CreateKeyArgs, KeyCommand, RevokeKeyArgs};
+pub use operate::{ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, RolesArgs, WorkerCommand};
 pub use run::{BenchArgs, DemoArgs, DevArgs};
 pub use template::{Format, GraphFormat, ImportArgs, TemplateCommand};
-pub use value::{Moment, TemplateRef};
+pub use value::{Moment, Secret, TemplateRef};
 
 mod step;
 mod task;
@@ -18,6 +20,7 @@ pub use task::{ActionArgs, ListArgs, SubmitArgs, TaskCommand, WatchArgs};
 
 use crate::exit;
 use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// Runs workflows of steps, and shows what becomes of them.
 #[derive(Debug, Parser)]
@@ -42,6 +45,15 @@ pub struct Global {
     /// A connection from the profile file [environment: TASKER_PROFILE]
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
+    /// An API key or token; the variable keeps it out of the list of processes [environment: TASKER_TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<Secret>,
+    /// A PEM file with the authority of the service's certificate [environment: TASKER_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// A PEM file with a client certificate and its key [environment: TASKER_CERTIFICATE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// Print one JSON object, for programs
     #[arg(long, global = true)]
     pub json: bool,
@@ -86,6 +98,12 @@ pub enum Command {
     /// Prepare the database and see its schema
     #[command(subcommand)]
     Db(DbCommand),
+    /// Make, list and end API keys, on the database itself
+    #[command(subcommand, visible_alias = "keys")]
+    Key(KeyCommand),
+    /// See what operators did
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Show and check the services' configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -132,7 +150,11 @@ The profile file is $XDG_CONFIG_HOME/tasker/cli.toml, else
   url = \"http://127.0.0.1:8080\"
 
   [profiles.production]
-  url = \"https://tasker.example.com\"";
+  url = \"https://tasker.example.com\"
+  token = \"tsk_…\"              an API key or token, sent to this address alone
+  ca = \"/etc/tasker/ca.pem\"    the authority of its certificate, if it is not a public one
+
+--token or TASKER_TOKEN, --ca or TASKER_CA, and --certificate or TASKER_CERTIFICATE win over the profile.";
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,23 @@ pub enum DbCommand {
     Migrate(DbArgs),
     /// Say which version the schema has
     Status(DbArgs),
+    /// Print the SQL of the least-privilege roles, or apply it
+    Roles(RolesArgs),
+}
+
+/// `tasker db roles`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tasker db roles | psql postgres://owner@127.0.0.1/tasker
+  tasker db roles --apply --database-url postgres://owner@127.0.0.1/tasker")]
+pub struct RolesArgs {
+    /// Apply it to the database, as a user who owns the schema and may create roles
+    #[arg(long)]
+    pub apply: bool,
+    /// Which database.
+    #[command(flatten)]
+    pub database: DbArgs,
 }
 
 /// Which database.

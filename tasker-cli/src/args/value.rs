@@ -39,6 +39,24 @@ impl fmt::Display for TemplateRef {
     }
 }
 
+/// A text that is not shown for debugging.
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// A time: written out, or counted from now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moment {

@@ -1,7 +1,7 @@
 //! `tasker db …`.
 
 use crate::{
-    args::{ConfigArgs, DbArgs, DbCommand},
+    args::{ConfigArgs, DbArgs, DbCommand, RolesArgs},
     error::{Error, Result},
     exit::Exit,
     shell::Shell,
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tasker_shared::{
     metrics::Metrics,
     storage::{
-        self, Database, Options,
+        self, Database, Options, roles,
         schema::{self, Status},
     },
 };
@@ -28,6 +28,7 @@ pub(super) async fn run(command: DbCommand, shell: &mut Shell) -> Result {
     match command {
         DbCommand::Migrate(args) => migrate(args, shell).await,
         DbCommand::Status(args) => status(args, shell).await,
+        DbCommand::Roles(args) => roles(args, shell).await,
     }
 }
 
@@ -57,7 +58,21 @@ async fn status(args: DbArgs, shell: &mut Shell) -> Result {
     Ok(if current { Exit::Ok } else { Exit::Failed })
 }
 
-async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
+async fn roles(args: RolesArgs, shell: &mut Shell) -> Result {
+    if !args.apply {
+        shell.print(&json!({"sql": roles::SQL}), |_| roles::SQL.to_owned())?;
+        return Ok(Exit::Ok);
+    }
+    let database = connect(args.database, shell).await?;
+    schema::check(database.pool()).await?;
+    roles::apply(&database).await?;
+    shell.print(&json!({"database": database.target(), "roles": roles::NAMES}), |_| {
+        format!("{} are up to date in {}; grant them to users of your own", roles::NAMES.join(", "), database.target())
+    })?;
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
     let options = Options {
         url: url(args, shell)?,
         max_connections: CONNECTIONS,

@@ -1,10 +1,12 @@
 //! What the commands do: ask the service, and print what it answers.
 
 mod act;
+mod audit;
 mod completions;
 mod config;
 mod db;
 mod health;
+mod key;
 mod metrics;
 mod step;
 mod submit;
@@ -37,6 +39,8 @@ pub async fn run(command: Command, shell: &mut Shell) -> Result {
         Command::Template(command) => template::run(command, shell).await,
         Command::Worker(command) => worker::run(command, shell).await,
         Command::Db(command) => db::run(command, shell).await,
+        Command::Key(command) => key::run(command, shell).await,
+        Command::Audit(command) => audit::run(command, shell).await,
         Command::Config(command) => config::run(command, shell),
         Command::Metrics(command) => metrics::run(command, shell),
         Command::Health => health::run(shell).await,

@@ -1,5 +1,6 @@
 //! How things look to people: pure functions from wire types to text, and the live view.
 
+mod access;
 mod clock;
 mod config;
 mod explain;
@@ -19,6 +20,7 @@ mod task;
 mod template;
 mod text;
 
+pub use access::{audit, keys};
 pub use clock::{Clock, duration};
 pub use config::config;
 pub use explain::explanation;

@@ -2,6 +2,7 @@
 
 use super::{
     answer::Refusal,
+    caller::Caller,
     document::{BadBody, BadPath, Broken, Illegal, NoTask},
     extract::{Body, OptionalBody, Segments},
     tasks::TaskPath,
@@ -36,8 +37,10 @@ pub(super) struct StepPath {
 pub(super) async fn cancel(
     State(orchestration): State<Orchestration>,
     Segments(TaskPath { task_id }): Segments<TaskPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::cancel(&orchestration, task_id, &action).await)
 }
 
@@ -48,8 +51,10 @@ pub(super) async fn cancel(
 pub(super) async fn pause(
     State(orchestration): State<Orchestration>,
     Segments(TaskPath { task_id }): Segments<TaskPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::pause(&orchestration, task_id, &action).await)
 }
 
@@ -60,8 +65,10 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(orchestration): State<Orchestration>,
     Segments(TaskPath { task_id }): Segments<TaskPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::resume(&orchestration, task_id, &action).await)
 }
 
@@ -72,8 +79,10 @@ pub(super) async fn resume(
 pub(super) async fn retry(
     State(orchestration): State<Orchestration>,
     Segments(TaskPath { task_id }): Segments<TaskPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::retry(&orchestration, task_id, &action).await)
 }
 
@@ -84,8 +93,10 @@ pub(super) async fn retry(
 pub(super) async fn resolve(
     State(orchestration): State<Orchestration>,
     Segments(TaskPath { task_id }): Segments<TaskPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::resolve(&orchestration, task_id, &action).await)
 }
 
@@ -96,8 +107,10 @@ pub(super) async fn resolve(
 pub(super) async fn retry_step(
     State(orchestration): State<Orchestration>,
     Segments(StepPath { task_id, step }): Segments<StepPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::retry_step(&orchestration, task_id, &step, &action).await)
 }
 
@@ -108,8 +121,10 @@ pub(super) async fn retry_step(
 pub(super) async fn cancel_step(
     State(orchestration): State<Orchestration>,
     Segments(StepPath { task_id, step }): Segments<StepPath>,
+    caller: Caller,
     OptionalBody(action): OptionalBody<Action>,
 ) -> Answer {
+    let action = caller.signs(action);
     acted(task_id, operate::cancel_step(&orchestration, task_id, &step, &action).await)
 }
 
@@ -120,8 +135,10 @@ pub(super) async fn cancel_step(
 pub(super) async fn resolve_step(
     State(orchestration): State<Orchestration>,
     Segments(StepPath { task_id, step }): Segments<StepPath>,
+    caller: Caller,
     Body(resolution): Body<ResolveStep>,
 ) -> Answer {
+    let resolution = caller.signs_result(resolution);
     acted(task_id, operate::resolve_step(&orchestration, task_id, &step, &resolution).await)
 }
 

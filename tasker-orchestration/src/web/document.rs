@@ -1,27 +1,74 @@
 //! The OpenAPI document: what the routes do not say themselves.
 
+use super::permissions::ROUTES;
 use std::collections::BTreeMap;
 use tasker_shared::{
+    access::Permission,
     api::Problem,
-    runtime::web::{HealthDocument, MetricsDocument, PROBLEM_JSON},
+    runtime::{
+        access::{Access, COMMON, Route},
+        web::{HealthDocument, MetricsDocument, PROBLEM_JSON},
+    },
 };
 use utoipa::{
     IntoResponses, OpenApi as _,
-    openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{
+        ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
 };
+
+/// The name of the security scheme.
+const SCHEME: &str = "bearer";
 
 /// The document before its routes.
 pub(super) fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// The document of the API with the routes that every service has; with `/metrics` where it is on the same port.
+/// The document of the API with the routes that every service has (with `/metrics` where it is on the same port), and
+/// with what each route asks of its caller.
 pub(super) fn complete(mut api: OpenApi, metrics: bool) -> OpenApi {
     api.merge(HealthDocument::openapi());
     if metrics {
         api.merge(MetricsDocument::openapi());
     }
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+        "An API key (`tsk_…`) or a token (JWT) of the configured issuer. Off unless `auth.enabled` is set.",
+    ));
+    let components = api.components.get_or_insert_default();
+    components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme.build()));
+    for (path, item) in &mut api.paths.paths {
+        let operations =
+            [("GET", &mut item.get), ("POST", &mut item.post), ("PUT", &mut item.put), ("DELETE", &mut item.delete)];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            let needs = routes().find(|route| route.path == path && route.method == method).map(|route| route.access);
+            if let Some(Access::Needs(permission, _)) = needs {
+                secure(operation, permission);
+            }
+        }
+    }
     api
+}
+
+/// Every route of the service.
+fn routes() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(COMMON)
+}
+
+fn secure(operation: &mut Operation, permission: Permission) {
+    let anyone: SecurityRequirement = SecurityRequirement::default();
+    operation.security = Some(vec![anyone, SecurityRequirement::new(SCHEME, [permission.as_str()])]);
+    let needs = format!("Needs the permission `{permission}` where authentication is on.");
+    operation.description = Some(match operation.description.take().filter(|text| !text.is_empty()) {
+        Some(text) => format!("{text}\n\n{needs}"),
+        None => needs,
+    });
+    let answers = &mut operation.responses.responses;
+    answers.entry("401".to_owned()).or_insert_with(|| refusal("It is not known who asks; see `www-authenticate`."));
+    answers.entry("403".to_owned()).or_insert_with(|| refusal("The caller lacks the permission that `title` names."));
 }
 
 #[derive(utoipa::OpenApi)]
@@ -33,6 +80,8 @@ pub(super) fn complete(mut api: OpenApi, metrics: bool) -> OpenApi {
         (name = "operate", description = "What operators do by hand."),
         (name = "templates", description = "Register templates and look at them."),
         (name = "workers", description = "Look at workers."),
+        (name = "keys", description = "API keys."),
+        (name = "audit", description = "What operators did."),
         (name = "health", description = "For probes."),
         (name = "metrics", description = "For scrapers."),
     )
@@ -72,6 +121,10 @@ refusals! {
     }
     /// The task or step does not exist.
     NoTask { "404" = "There is no such task or step.", }
+    /// The key does not exist.
+    NoKey { "404" = "There is no such key among those that the caller may see.", }
+    /// Keys cannot be managed over HTTP yet.
+    AuthenticationOff { "409" = "Authentication is off, or the name was given before.", }
     /// The template does not exist.
     NoTemplate { "404" = "There is no such template.", }
     /// The state does not allow it.

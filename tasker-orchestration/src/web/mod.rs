@@ -2,17 +2,25 @@
 
 mod actions;
 mod answer;
+mod caller;
 mod document;
 mod extract;
+mod keys;
 mod pages;
+mod permissions;
 mod tasks;
 mod templates;
 mod workers;
 
+pub use permissions::ROUTES;
+
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
 use std::time::Duration;
-use tasker_shared::runtime::web::{self, Exposition, HealthChecks};
+use tasker_shared::runtime::{
+    access::{self, Authenticator, COMMON, Guard},
+    web::{self, Exposition, HealthChecks},
+};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,6 +32,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// How long a request may take; waiting for a task may take its own time on top.
     pub request_timeout: Duration,
+    /// Knows who asks.
+    pub authenticator: Authenticator,
     /// Ends waiting requests early when the service stops.
     pub shutdown: CancellationToken,
     /// What the health routes answer.
@@ -34,12 +44,15 @@ pub struct Settings {
 
 /// Every route of the service.
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
-    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition } = settings;
+    let Settings { max_body_bytes, request_timeout, authenticator, shutdown, health, exposition } = settings;
     let metrics = orchestration.metrics().clone();
+    let guard = Guard::new(authenticator, orchestration.database().clone(), &[permissions::ROUTES, COMMON]);
     let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
+    // what works with the principal (limits, handlers) stands below this line
+    let routes = routes.layer(middleware::from_fn_with_state(guard, access::guard));
     web::common(routes, &metrics, max_body_bytes)
 }
 
@@ -76,6 +89,9 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         .routes(routes!(templates::check))
         .routes(routes!(templates::show))
         .routes(routes!(workers::list))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(keys::audit))
         .layer(within(request_timeout));
     let waiting =
         OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));

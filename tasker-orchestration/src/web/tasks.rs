@@ -2,6 +2,7 @@
 
 use super::{
     answer::Refusal,
+    caller::Caller,
     document::{BadBody, BadPath, BadQuery, Broken, NoTask},
     extract::{Body, Params, Segments},
 };
@@ -66,12 +67,15 @@ pub(super) struct Patience {
     ))]
 pub(super) async fn submit(
     State(orchestration): State<Orchestration>,
+    caller: Caller,
     headers: HeaderMap,
     Body(task): Body<SubmitTask>,
 ) -> Result<Response, Refusal> {
-    let task = traced(task, traceparent(&headers).as_deref());
+    caller.reaches(&task.namespace)?;
+    let task = traced(caller.signs_task(task), traceparent(&headers).as_deref());
     let answered = crate::submit::submit(&orchestration, vec![task]).await?.pop();
-    let submitted = answered.ok_or_else(|| internal("a submitted task was not answered"))??;
+    let answered = answered.ok_or_else(|| internal("a submitted task was not answered"))?;
+    let submitted = answered.map_err(|refused| caller.may_hear(refused))?;
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let location = format!("/v1/tasks/{}", submitted.task_id);
     Ok((status, [(header::LOCATION, location)], Json(submitted)).into_response())
@@ -87,13 +91,20 @@ pub(super) async fn submit(
     responses((status = 200, description = "The answers.", body = SubmitAnswers), BadBody, Broken))]
 pub(super) async fn submit_batch(
     State(orchestration): State<Orchestration>,
+    caller: Caller,
     headers: HeaderMap,
     Body(SubmitTasks { tasks }): Body<SubmitTasks>,
 ) -> Result<Json<SubmitAnswers>, Refusal> {
     let context = traceparent(&headers);
-    let tasks = tasks.into_iter().map(|task| traced(task, context.as_deref())).collect();
-    let answers = crate::submit::submit(&orchestration, tasks).await?;
-    Ok(Json(SubmitAnswers { tasks: answers.into_iter().map(answer).collect() }))
+    let refused: Vec<Option<Refusal>> = tasks.iter().map(|task| caller.reaches(&task.namespace).err()).collect();
+    let allowed = tasks.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
+    let allowed = allowed.map(|(task, _)| traced(caller.signs_task(task), context.as_deref())).collect();
+    let mut answers = crate::submit::submit(&orchestration, allowed).await?.into_iter();
+    let answers = refused.into_iter().map(|refused| match refused {
+        Some(Refusal(problem)) => SubmitAnswer::Refused(*problem),
+        None => answers.next().map_or_else(unanswered, |answered| answer(answered.map_err(|e| caller.may_hear(e)))),
+    });
+    Ok(Json(SubmitAnswers { tasks: answers.collect() }))
 }
 
 /// Lists tasks, the newest first.
@@ -103,9 +114,10 @@ pub(super) async fn submit_batch(
 ))]
 pub(super) async fn list(
     State(orchestration): State<Orchestration>,
+    caller: Caller,
     Params(filter): Params<TaskFilter>,
 ) -> Result<Json<TaskPage>, Refusal> {
-    Ok(Json(query::list(&orchestration, &filter).await?))
+    Ok(Json(query::list(&orchestration, &filter, caller.namespaces()).await?))
 }
 
 /// Shows a task with its steps.
@@ -175,6 +187,10 @@ impl Patience {
 
 fn traced(task: SubmitTask, context: Option<&str>) -> SubmitTask {
     SubmitTask { traceparent: task.traceparent.or_else(|| context.map(str::to_owned)), ..task }
+}
+
+fn unanswered() -> SubmitAnswer {
+    SubmitAnswer::Refused(internal("a submitted task was not answered"))
 }
 
 fn answer(answer: Result<Submitted, Error>) -> SubmitAnswer {

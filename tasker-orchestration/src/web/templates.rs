@@ -2,15 +2,16 @@
 
 use super::{
     answer::Refusal,
+    caller::Caller,
     document::{BadBody, BadPath, Broken, Conflict, NoTemplate},
     extract::{Params, Segments, TemplateText},
 };
 use crate::{Error, Orchestration, templates};
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use serde::Deserialize;
 use tasker_shared::{
     api::{Applied, ApplyTemplate, CheckedTemplate, TemplateDetail, TemplateList},
-    runtime::web::internal,
+    runtime::{access::Target, web::internal},
     template,
 };
 use utoipa::IntoParams;
@@ -39,8 +40,11 @@ pub(super) struct Version {
     (status = 200, description = "The templates.", body = TemplateList),
     Broken,
 ))]
-pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<Json<TemplateList>, Refusal> {
-    Ok(Json(templates::list(&orchestration).await?))
+pub(super) async fn list(
+    State(orchestration): State<Orchestration>,
+    caller: Caller,
+) -> Result<Json<TemplateList>, Refusal> {
+    Ok(Json(templates::list(&orchestration, caller.namespaces()).await?))
 }
 
 /// Shows a template with its definition.
@@ -51,10 +55,12 @@ pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<J
     ))]
 pub(super) async fn show(
     State(orchestration): State<Orchestration>,
+    caller: Caller,
     Segments(TemplatePath { namespace, name }): Segments<TemplatePath>,
     Params(Version { version }): Params<Version>,
 ) -> Result<Json<TemplateDetail>, Refusal> {
-    Ok(Json(templates::get(&orchestration, &namespace, &name, version.as_deref()).await?))
+    let found = templates::get(&orchestration, &namespace, &name, version.as_deref()).await;
+    Ok(Json(found.map_err(|error| caller.may_hear(error))?))
 }
 
 /// Registers a template; the same definition again changes nothing.
@@ -66,9 +72,14 @@ pub(super) async fn show(
     ))]
 pub(super) async fn apply(
     State(orchestration): State<Orchestration>,
+    caller: Caller,
     TemplateText(template): TemplateText,
-) -> Result<Json<Applied>, Refusal> {
-    Ok(Json(templates::apply(&orchestration, &template).await?))
+) -> Result<(Extension<Target>, Json<Applied>), Refusal> {
+    let parsed = templates::parse(&template)?;
+    caller.reaches(&parsed.namespace)?;
+    let applied = templates::apply_parsed(&orchestration, &parsed, &template.source).await?;
+    let target = format!("{}/{}@{}", parsed.namespace, parsed.name, parsed.version);
+    Ok((Extension(Target(target)), Json(applied)))
 }
 
 /// Checks a template without registering it.

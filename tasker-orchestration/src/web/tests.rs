@@ -1,6 +1,6 @@
 //! The routes as a client sees them, as far as no database is needed.
 
-use super::{Settings, openapi, router};
+use super::{ROUTES, Settings, openapi, router};
 use crate::{Error, Orchestration, orchestration};
 use axum::{
     Router,
@@ -15,6 +15,7 @@ use tasker_shared::{
     metrics::Metrics,
     runtime::{
         Bell,
+        access::{Access, Authenticator, COMMON, Reach},
         web::{Exposition, HealthChecks, PROBLEM_JSON},
     },
     storage::{self, Database},
@@ -34,6 +35,7 @@ fn service() -> Router {
         Settings {
             max_body_bytes: 1_000,
             request_timeout: Duration::from_secs(5),
+            authenticator: Authenticator::off(),
             shutdown,
             health,
             exposition: Some(Exposition::new(String::new, String::new)),
@@ -85,6 +87,49 @@ async fn problem(method: &str, path: &str, body: &str) -> Problem {
     problem
 }
 
+/// Pages that are in the router and not in the document.
+const PAGES: [&str; 5] = ["/", "/openapi.json", "/docs", "/docs/", "/docs/{*rest}"];
+
+#[test]
+fn every_route_declares_once_what_it_needs_and_nothing_else_is_declared() {
+    let declared: Vec<_> = ROUTES.iter().chain(COMMON).map(|r| (r.method.to_owned(), r.path.to_owned())).collect();
+    let unique: BTreeSet<_> = declared.iter().cloned().collect();
+    assert_eq!(unique.len(), declared.len(), "a route is declared twice");
+    let mut routed = operations(&document());
+    routed.extend(PAGES.iter().map(|page| ("GET".to_owned(), (*page).to_owned())));
+    assert_eq!(unique, routed);
+}
+
+#[test]
+fn only_probes_and_pages_without_data_are_open() {
+    for route in ROUTES.iter().chain(COMMON) {
+        let may_be_open = route.path.starts_with("/health") || PAGES.contains(&route.path);
+        assert_eq!(route.access == Access::Open, may_be_open, "{} {}", route.method, route.path);
+        let changes = route.method != "GET" && !route.path.starts_with("/v1/tasks/batch");
+        let harmless = ["/v1/tasks", "/v1/templates/check"].contains(&route.path);
+        assert_eq!(route.action.is_some(), changes && !harmless, "{} {}", route.method, route.path);
+    }
+}
+
+#[test]
+fn what_names_a_task_or_a_namespace_is_bounded_by_it() {
+    for route in ROUTES {
+        let Access::Needs(_, reach) = route.access else { continue };
+        assert_eq!(reach == Reach::Task, route.path.contains("{task_id}"), "{} {}", route.method, route.path);
+        assert_eq!(reach == Reach::Namespace, route.path.contains("{namespace}"), "{} {}", route.method, route.path);
+    }
+}
+
+#[test]
+fn the_document_tells_what_each_route_needs() {
+    let document = document();
+    assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    let cancel = &document["paths"]["/v1/tasks/{task_id}/cancel"]["post"];
+    assert_eq!(cancel["security"], serde_json::json!([{}, {"bearer": ["tasks:operate"]}]));
+    assert!(cancel["responses"]["401"].is_object() && cancel["responses"]["403"].is_object());
+    assert!(document["paths"]["/health"]["get"]["security"].is_null());
+}
+
 /// Every operation of the document as (method, path).
 fn operations(document: &Value) -> BTreeSet<(String, String)> {
     let paths = document["paths"].as_object().unwrap().iter();
@@ -125,6 +170,8 @@ fn the_document_has_every_route() {
         "GET /health/live",
         "GET /health/ready",
         "GET /metrics",
+        "GET /v1/audit",
+        "GET /v1/keys",
         "GET /v1/tasks",
         "GET /v1/tasks/{task_id}",
         "GET /v1/tasks/{task_id}/explain",
@@ -133,6 +180,8 @@ fn the_document_has_every_route() {
         "GET /v1/templates",
         "GET /v1/templates/{namespace}/{name}",
         "GET /v1/workers",
+        "POST /v1/keys",
+        "POST /v1/keys/{prefix}/revoke",
         "POST /v1/tasks",
         "POST /v1/tasks/batch",
         "POST /v1/tasks/{task_id}/cancel",
@@ -188,7 +237,7 @@ fn every_operation_documents_what_it_answers_with_the_media_type_of_problems() {
         for (method, operation) in item.as_object().unwrap() {
             let responses = operation["responses"].as_object().unwrap();
             let has = |status: &str| responses.contains_key(status);
-            assert!(has("200") && has("500") && has("503") && has("504"), "{method} {path}");
+            assert!((has("200") || has("201")) && has("500") && has("503") && has("504"), "{method} {path}");
             assert_eq!(has("415"), method == "post", "{method} {path}");
             assert!(!path.contains('{') || (has("400") && has("404")), "{method} {path}");
             for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {

@@ -1,6 +1,6 @@
 //! The route to look at workers.
 
-use super::{answer::Refusal, document::Broken};
+use super::{answer::Refusal, caller::Caller, document::Broken};
 use crate::{Orchestration, query};
 use axum::{Json, extract::State};
 use tasker_shared::api::WorkerList;
@@ -10,6 +10,9 @@ use tasker_shared::api::WorkerList;
     (status = 200, description = "The workers.", body = WorkerList),
     Broken,
 ))]
-pub(super) async fn list(State(orchestration): State<Orchestration>) -> Result<Json<WorkerList>, Refusal> {
-    Ok(Json(query::workers(&orchestration).await?))
+pub(super) async fn list(
+    State(orchestration): State<Orchestration>,
+    caller: Caller,
+) -> Result<Json<WorkerList>, Refusal> {
+    Ok(Json(query::workers(&orchestration, caller.namespaces()).await?))
 }

@@ -20,7 +20,7 @@ pub(super) fn settings(merged: &::config::Config) -> Result<Vec<Setting>, Config
         let value = value(&merged.cache, key.name).ok_or_else(|| ConfigError::NotFound(key.name.to_owned()))?;
         let origin = Origin(value.origin().unwrap_or("defaults").to_owned());
         let text = written(value);
-        let value = if key.name == "database.url" { without_password(&text) } else { text };
+        let value = if key.is_url() { without_password(&text) } else { text };
         Ok(Setting { key: key.name, value, origin })
     };
     keys::KEYS.iter().map(setting).collect()

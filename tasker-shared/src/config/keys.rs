@@ -60,6 +60,18 @@ pub(super) const KEYS: &[Key] = &[
     key("database.acquire_timeout_ms", INTERVAL),
     key("database.statement_timeout_ms", INTERVAL),
     key("database.connect_timeout_ms", INTERVAL),
+    key("auth.enabled", Kind::Flag),
+    key("auth.allow_unauthenticated_public_address", Kind::Flag),
+    key("auth.key_cache_ms", Kind::Integer(0, 3_600_000)),
+    key("auth.jwt.public_key", Kind::Text),
+    key("auth.jwt.jwks_url", HTTP),
+    key("auth.jwt.jwks_refresh_ms", Kind::Integer(1000, 86_400_000)),
+    key("auth.jwt.jwks_min_interval_ms", Kind::Integer(100, 3_600_000)),
+    key("auth.jwt.issuer", Kind::Text),
+    key("auth.jwt.audience", Kind::Text),
+    key("auth.jwt.leeway_seconds", Kind::Integer(0, 600)),
+    key("auth.jwt.permissions_claim", Kind::Word),
+    key("auth.jwt.namespaces_claim", Kind::Word),
     key("orchestration.http_address", Kind::Address),
     key("orchestration.results_batch_size", BATCH),
     key("orchestration.requests_batch_size", BATCH),
@@ -74,6 +86,9 @@ pub(super) const KEYS: &[Key] = &[
     key("orchestration.max_request_bytes", BYTES),
     key("orchestration.max_batch_submit", BATCH),
     key("orchestration.request_timeout_ms", INTERVAL),
+    key("orchestration.tls.certificate", Kind::Text),
+    key("orchestration.tls.key", Kind::Text),
+    key("orchestration.tls.client_authority", Kind::Text),
     key("worker.name", Kind::Text),
     key("worker.namespaces", Kind::List),
     key("worker.http_address", Kind::Address),
@@ -95,6 +110,9 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.command.allowed_environment", Kind::List),
     key("worker.command.max_output_bytes", BYTES),
     key("worker.command.kill_grace_ms", INTERVAL),
+    key("worker.tls.certificate", Kind::Text),
+    key("worker.tls.key", Kind::Text),
+    key("worker.tls.client_authority", Kind::Text),
     key("telemetry.enabled", Kind::Flag),
     key("telemetry.service_name", Kind::Text),
     key("telemetry.sample_rate", Kind::Number(0.0, 1.0)),
@@ -128,7 +146,12 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 impl Key {
     /// Whether the value may hold a secret.
     pub(super) fn is_secret(&self) -> bool {
-        self.name == "database.url" || matches!(self.kind, Kind::Pairs)
+        self.is_url() || matches!(self.kind, Kind::Pairs)
+    }
+
+    /// Whether the value is a URL, which may have a password in it.
+    pub(super) fn is_url(&self) -> bool {
+        matches!(self.kind, Kind::Url(_))
     }
 }
 

@@ -4,6 +4,7 @@
 //! everything, checks every value where it is written, and reports all that is wrong at once. A key is enforced or
 //! refused: what is not known is an error with a suggestion.
 
+mod auth;
 mod describe;
 mod error;
 mod keys;
@@ -15,9 +16,10 @@ pub mod telemetry;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{Auth, Jwt};
 pub use describe::Setting;
 pub use error::{Error, Problem};
-pub use sections::{Command, Database, Http, Orchestration, Worker};
+pub use sections::{Command, Database, Http, Orchestration, Tls, Worker};
 pub use sources::Sources;
 
 use ::config::{ConfigError, Map, Source, ValueKind};
@@ -43,6 +45,8 @@ pub struct Config {
     pub environment: String,
     /// How to reach PostgreSQL.
     pub database: Database,
+    /// Who may use the HTTP of both services.
+    pub auth: Auth,
     /// The orchestration service.
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
@@ -64,6 +68,7 @@ impl fmt::Debug for Config {
 #[serde(deny_unknown_fields)]
 struct Sections {
     database: Database,
+    auth: Auth,
     orchestration: Orchestration,
     worker: Worker,
     telemetry: telemetry::Settings,
@@ -85,6 +90,7 @@ impl Config {
         let config = Self {
             environment: sources.environment().to_owned(),
             database: sections.database,
+            auth: sections.auth,
             orchestration: sections.orchestration,
             worker: sections.worker,
             telemetry: sections.telemetry,

@@ -2,7 +2,7 @@
 
 use super::describe::without_password;
 use serde::{Deserialize, Deserializer};
-use std::{fmt, fs, net::SocketAddr, time::Duration};
+use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// How to reach PostgreSQL.
 #[derive(Clone, Deserialize)]
@@ -72,6 +72,23 @@ pub struct Orchestration {
     /// How long an HTTP request may take.
     #[serde(rename = "request_timeout_ms", deserialize_with = "milliseconds")]
     pub request_timeout: Duration,
+    /// TLS for the HTTP API.
+    pub tls: Tls,
+}
+
+/// TLS for one address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// A PEM file with the certificate and those that lead to its authority; `None` is plain HTTP.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's private key.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub key: Option<PathBuf>,
+    /// A PEM file with the authority of client certificates; `None` asks for none.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub client_authority: Option<PathBuf>,
 }
 
 /// The worker service.
@@ -111,6 +128,8 @@ pub struct Worker {
     pub http: Http,
     /// The built-in handler `command`.
     pub command: Command,
+    /// TLS for the worker's pages.
+    pub tls: Tls,
 }
 
 impl Worker {
@@ -157,8 +176,12 @@ pub struct Command {
     pub kill_grace: Duration,
 }
 
-fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u64::deserialize(deserializer).map(Duration::from_millis)
+}
+
+pub(super) fn path_unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    unless_empty(deserializer).map(|text| text.map(PathBuf::from))
 }
 
 pub(super) fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -6,10 +6,11 @@
 use super::{
     instrument::{Counter, FloatGauge, Gauge, Histogram, Target, UpDownCounter},
     labels::{
-        ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
-        Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
-        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure,
-        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        AccessDecision, ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask,
+        EnqueuedStep, Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState,
+        LabelSet, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, Queue,
+        Retry, StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction,
+        TransactionEnd,
     },
     pressure::Pressure,
     spec::Spec,
@@ -201,6 +202,8 @@ catalog! {
 
     /// Time to answer a request.
     http_server_request_duration: Histogram<HttpRequest> = "http.server.request.duration", "s", REQUEST;
+    /// Requests at the gate of the HTTP: whether the caller was known and allowed. Routes that are open to all are not counted.
+    access_decisions: Counter<AccessDecision> = "tasker.access.decisions.total", "{request}";
     /// Requests in progress.
     http_server_active_requests: UpDownCounter<ActiveRequests> = "http.server.active_requests", "{request}";
 

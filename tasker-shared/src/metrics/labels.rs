@@ -1,8 +1,8 @@
 //! The label sets: which labels a metric has, and of which types.
 
 use super::values::{
-    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LabelValue, LoopOutcome, Priority, Signal, Success,
-    TransactionOutcome,
+    AccessOutcome, ClaimMethod, Credential, ErrorType, HandlerType, HealthStatus, Label, LabelValue, LoopOutcome,
+    Priority, Signal, Success, TransactionOutcome,
 };
 use crate::{
     id::CorrelationId,
@@ -58,6 +58,13 @@ macro_rules! labels {
 }
 
 labels! {
+    /// One request at the gate of the HTTP.
+    AccessDecision {
+        /// How the caller said who it is.
+        credential: Credential,
+        /// What was decided.
+        outcome: AccessOutcome,
+    }
     /// One task, by kind.
     Task {
         /// Of the task.

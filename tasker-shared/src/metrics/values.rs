@@ -168,6 +168,32 @@ text_enum! {
 }
 
 text_enum! {
+    /// How a caller said who it is.
+    Credential {
+        /// Not at all, or in a way that is not accepted.
+        None = "none",
+        /// By an API key.
+        Key = "key",
+        /// By a token of the configured issuer.
+        Token = "token",
+    }
+}
+
+text_enum! {
+    /// What the gate of the HTTP decided.
+    AccessOutcome {
+        /// The request went on to its handler.
+        Accepted = "accepted",
+        /// It is not known who asks.
+        Unauthenticated = "unauthenticated",
+        /// It is known, and may not.
+        Forbidden = "forbidden",
+        /// It could not be found out who asks.
+        Unavailable = "unavailable",
+    }
+}
+
+text_enum! {
     /// What is exported.
     Signal {
         /// Numbers.
@@ -259,5 +285,5 @@ macro_rules! words {
     )*};
 }
 
-words! { ClaimMethod HandlerType Priority ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
+words! { AccessOutcome Credential ClaimMethod HandlerType Priority ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
 FailureKind ResultType StepState TaskState }

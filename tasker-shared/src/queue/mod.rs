@@ -101,17 +101,8 @@ pub struct Message {
 /// # Errors
 /// [`Error::Statement`].
 pub async fn create(connection: &mut PgConnection, queue: &str) -> Result<(), Error> {
-    let failed = |source| Error::Statement { doing: "create_queue", source };
-    sqlx::query("select pgmq.create($1)").bind(queue).execute(&mut *connection).await.map_err(failed)?;
-    sqlx::query(&format!(
-        "alter table pgmq.q_{queue} set (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0,
-         autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0,
-         autovacuum_analyze_scale_factor = 0.0, autovacuum_analyze_threshold = 5000)"
-    ))
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(failed)
+    let query = sqlx::query("-- create_queue\nselect tasker.create_queue($1)").bind(queue);
+    query.execute(connection).await.map(drop).map_err(|source| Error::Statement { doing: "create_queue", source })
 }
 
 /// Takes up to `limit` visible messages: they are gone when the transaction commits, and back when it does not.

@@ -2,6 +2,7 @@
 //!
 //! A [`consume`] loop is woken by a queue; a [`sweep`] is woken by time, takes no input, and repairs what the line missed.
 
+pub mod access;
 mod bell;
 mod loops;
 pub mod process;

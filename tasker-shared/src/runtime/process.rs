@@ -1,7 +1,9 @@
 //! How every Tasker process starts and stops: configuration, telemetry, database, schema check, service, drain, flush.
 
 use super::{
-    Bell, pulse,
+    Bell,
+    access::{self, Authenticator},
+    pulse,
     web::{Exposition, HealthBuilder, HealthChecks},
 };
 use crate::{
@@ -37,6 +39,9 @@ pub enum Error {
     /// The database cannot be used.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// Authentication cannot be set up.
+    #[error(transparent)]
+    Access(#[from] access::Error),
     /// No database is configured.
     #[error(
         "no database is configured; set DATABASE_URL=postgres://user:password@host:port/database, or run `tasker dev`, which needs none"
@@ -58,6 +63,8 @@ pub struct Process {
     pub bell: Bell,
     /// Where spans go.
     pub tracing: Tracing,
+    /// Knows who asks.
+    pub authenticator: Authenticator,
     /// What `/metrics` answers.
     pub exposition: Exposition,
     /// Cancelled when the process is asked to stop.
@@ -68,7 +75,7 @@ impl Process {
     /// Connects to the configured database and checks its schema. The bell is heard until `silence`, which comes after the drain.
     ///
     /// # Errors
-    /// [`Error::NoDatabase`], or [`Error::Storage`] with what to do.
+    /// [`Error::NoDatabase`], or [`Error::Storage`] or [`Error::Access`] with what to do.
     pub async fn connect(
         config: Arc<Config>,
         telemetry: &Telemetry,
@@ -94,6 +101,7 @@ impl Process {
         Ok(Self {
             bell: Bell::start(database.pool(), silence),
             tracing: telemetry.tracing().clone(),
+            authenticator: Authenticator::new(&config.auth, &database)?,
             exposition: Exposition::new(
                 move || prometheus.text(Format::Prometheus),
                 move || openmetrics.text(Format::OpenMetrics),

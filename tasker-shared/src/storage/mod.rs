@@ -10,6 +10,8 @@ mod error;
 mod leader;
 mod types;
 
+pub mod api_keys;
+pub mod audit;
 pub mod dead_letters;
 pub mod history;
 pub mod leases;
@@ -17,6 +19,7 @@ pub mod operations;
 pub mod overview;
 pub mod repair;
 pub mod reports;
+pub mod roles;
 pub mod schema;
 pub mod steps;
 pub mod tasks;

@@ -51,11 +51,16 @@ const SUMMARY: &str =
     "t.id, t.namespace, t.name, t.version, t.state, t.correlation_id, t.priority, t.tags, t.created_at,
     t.finished_at, n.total as steps_total, n.total - t.remaining_steps as steps_done";
 
-/// Tasks that fit `filter`, the newest first, at most `limit`.
+/// Tasks that fit `filter`, the newest first, at most `limit`; of these namespaces alone, where some are given.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn list(session: &mut Session, filter: &TaskFilter, limit: i64) -> Result<Vec<TaskSummary>, Error> {
+pub async fn list(
+    session: &mut Session,
+    filter: &TaskFilter,
+    within: Option<&[String]>,
+    limit: i64,
+) -> Result<Vec<TaskSummary>, Error> {
     let sql = format!(
         "-- list_tasks
          select {SUMMARY}
@@ -63,6 +68,7 @@ pub async fn list(session: &mut Session, filter: &TaskFilter, limit: i64) -> Res
                   where ($1::text is null or state = $1) and ($2::text is null or namespace = $2)
                     and ($3::text is null or name = $3) and ($4::text is null or tags @> array[$4])
                     and ($5::uuid is null or correlation_id = $5) and ($6::uuid is null or id < $6)
+                    and ($8::text[] is null or namespace = any ($8))
                   order by id desc limit $7) t
           cross join lateral (select count(*) as total from tasker.steps where task_id = t.id) n
           order by t.id desc"
@@ -74,7 +80,8 @@ pub async fn list(session: &mut Session, filter: &TaskFilter, limit: i64) -> Res
         .bind(&filter.tag)
         .bind(filter.correlation_id)
         .bind(filter.before)
-        .bind(limit);
+        .bind(limit)
+        .bind(within);
     let rows: Vec<SummaryRow> = session.fetch("list_tasks", query).await?;
     Ok(rows.into_iter().map(TaskSummary::from).collect())
 }

@@ -239,6 +239,16 @@ pub async fn failed_steps(session: &mut Session, ids: &[TaskId]) -> Result<Vec<F
     session.fetch("list_failed_steps", query.bind(ids)).await
 }
 
+/// The namespace of a task, if there is one.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn namespace(session: &mut Session, task: TaskId) -> Result<Option<String>, Error> {
+    let query = sqlx::query_as("-- find_namespace\nselect namespace from tasker.tasks where id = $1");
+    let row: Option<(String,)> = session.fetch_optional("find_namespace", query.bind(task)).await?;
+    Ok(row.map(|(namespace,)| namespace))
+}
+
 /// The database's clock.
 ///
 /// # Errors

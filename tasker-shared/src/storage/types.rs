@@ -1,7 +1,8 @@
 //! How the domain's types stand in PostgreSQL: ids as `uuid`, names and words as `text`.
 
 use crate::{
-    id::{CorrelationId, DeadLetterId, StepId, TaskId, TemplateId, WorkerId},
+    api::AuditOutcome,
+    id::{CorrelationId, DeadLetterId, RequestId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
     step::{ResultType, StepState},
     task::{IdentityStrategy, TaskState},
@@ -74,5 +75,5 @@ macro_rules! words {
     )*};
 }
 
-ids!(CorrelationId, DeadLetterId, StepId, TaskId, TemplateId, WorkerId);
-words!(IdentityStrategy, Name, ResultType, StepState, TaskState);
+ids!(CorrelationId, DeadLetterId, RequestId, StepId, TaskId, TemplateId, WorkerId);
+words!(AuditOutcome, IdentityStrategy, Name, ResultType, StepState, TaskState);

@@ -9,6 +9,7 @@ use std::{
 };
 use tasker_cli::{args::Args, exit};
 use tasker_shared::{
+    access::Permission,
     metrics,
     step::{Edge, StepState},
     task::TaskState,
@@ -25,6 +26,7 @@ const PAGES: &[&str] = &[
     "docs/http.md",
     "docs/metrics.md",
     "docs/operations.md",
+    "docs/security.md",
     "docs/templates.md",
     "docs/decisions/README.md",
 ];
@@ -114,14 +116,28 @@ fn commands(command: &clap::Command, path: &str, table: &mut String) {
 #[test]
 fn the_table_of_routes_is_current() {
     let api = serde_json::to_value(tasker_orchestration::web::openapi()).unwrap();
-    let mut table = String::from("| route | does |\n|---|---|\n");
+    let mut table = String::from("| route | does | needs |\n|---|---|---|\n");
     for (path, methods) in api["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap().iter().filter(|(_, o)| o["responses"].is_object()) {
             let does = operation["summary"].as_str().unwrap_or_default().trim_end_matches('.');
-            table.push_str(&format!("| `{} {path}` | {does} |\n", method.to_uppercase()));
+            let needs = operation["security"][1]["bearer"][0].as_str().map(|needs| format!("`{needs}`"));
+            let needs = needs.unwrap_or_default();
+            table.push_str(&format!("| `{} {path}` | {does} | {needs} |\n", method.to_uppercase()));
         }
     }
     expect_part("docs/http.md", "routes", &table);
+}
+
+#[test]
+fn the_table_of_permissions_is_current() {
+    let source = read("tasker-shared/src/access/permission.rs");
+    let mut table = String::new();
+    for permission in Permission::ALL.iter().map(|permission| permission.as_str()) {
+        let before = source.split(&format!("= \"{permission}\"")).next().expect("it is declared there");
+        let does = before.lines().rev().find_map(|line| line.trim().strip_prefix("/// ")).expect("a comment");
+        table.push_str(&format!("| `{permission}` | {} |\n", does.trim_end_matches('.')));
+    }
+    expect_part("docs/security.md", "permissions", &table);
 }
 
 #[test]
@@ -215,8 +231,9 @@ fn every_configuration_key_in_the_docs_exists() {
     }
     for page in PAGES {
         for word in read(page).split('`') {
-            let section =
-                ["database.", "orchestration.", "worker.", "telemetry."].iter().find(|s| word.starts_with(**s));
+            let section = ["database.", "auth.", "orchestration.", "worker.", "telemetry."]
+                .iter()
+                .find(|s| word.starts_with(**s));
             if section.is_some() && word.bytes().all(|b| b.is_ascii_lowercase() || b"._".contains(&b)) {
                 assert!(keys.contains(word), "{page} names the key `{word}`");
             }

@@ -1,6 +1,9 @@
 //! The HTTP API as its OpenAPI document promises it, asked of the real service.
 
-use crate::stage::Stage;
+use crate::{
+    access::{bearer, key},
+    stage::Stage,
+};
 use anyhow::{Context, Result};
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
@@ -9,7 +12,7 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
-use tasker_tests::process::Process;
+use tasker_tests::process::{ORCHESTRATION, Process};
 
 /// Small limits, so that it takes little to pass them, and a worker's namespace apart.
 const LIMITS: &[(&str, &str)] = &[
@@ -39,12 +42,15 @@ steps:
 
 const NOBODY: &str = "/v1/tasks/00000000-0000-7000-8000-000000000000";
 
-/// A service whose every answer is compared with its document.
+/// A service that asks who calls, whose every answer is compared with its document. Beside it runs one that does not ask.
 struct Contract {
     stage: Stage,
+    guarded: Process,
     worker: Process,
     base: String,
     http: reqwest::Client,
+    strangers: reqwest::Client,
+    weak: String,
     document: Value,
     seen: Mutex<BTreeSet<(String, String, String)>>,
 }
@@ -59,9 +65,14 @@ impl Contract {
     async fn start() -> Result<Self> {
         let stage = Stage::start_with(LIMITS).await?;
         let worker = stage.worker(&[("TASKER__WORKER__NAMESPACES", "stage")])?;
-        let base = stage.orchestration.url().await?;
+        let settings = [LIMITS, &[("TASKER__AUTH__ENABLED", "true")]].concat();
+        let guarded = Process::service(ORCHESTRATION, &stage.database.url, &settings)?;
+        let base = guarded.url().await?;
         let document = reqwest::get(format!("{base}/openapi.json")).await?.json().await?;
-        let contract = Self { stage, worker, base, http: reqwest::Client::new(), document, seen: Mutex::default() };
+        let http = bearer(&key(&stage.database.url, "admin", &["*"], &["*"]).await?)?;
+        let weak = key(&stage.database.url, "weak", &["nothing:at-all"], &["*"]).await?;
+        let (strangers, seen) = (reqwest::Client::new(), Mutex::default());
+        let contract = Self { stage, guarded, worker, base, http, strangers, weak, document, seen };
         for source in [IDLE, FAILS] {
             assert_eq!(contract.yaml("/v1/templates", source).await?.status, 200);
         }
@@ -70,6 +81,7 @@ impl Contract {
 
     async fn finish(mut self) -> Result<()> {
         self.worker.drain().await?;
+        self.guarded.drain().await?;
         self.stage.orchestration.drain().await?;
         self.stage.drop().await
     }
@@ -166,6 +178,44 @@ impl Contract {
         Ok(())
     }
 
+    /// The refusals of every route that asks who calls.
+    async fn refuses_strangers(&self) -> Result<()> {
+        for (route, item) in self.document["paths"].as_object().context("paths")? {
+            for (method, operation) in item.as_object().context("operations")? {
+                if operation["security"].is_null() {
+                    continue;
+                }
+                let path = route.replace("{task_id}", NOBODY.rsplit('/').next().context("an id")?);
+                let path = path.replace(['{', '}'], "");
+                let method = Method::from_bytes(method.to_uppercase().as_bytes())?;
+                let request = || self.strangers.request(method.clone(), format!("{}{path}", self.base));
+                let unknown = self.send(method.clone(), &path, request()).await?;
+                assert_eq!(unknown.status, 401, "{method} {route}");
+                assert!(unknown.headers["www-authenticate"].to_str()?.starts_with("Bearer "), "{method} {route}");
+                let weak = self.send(method.clone(), &path, request().bearer_auth(&self.weak)).await?;
+                let title = weak.body["title"].as_str().unwrap_or_default();
+                assert!(
+                    weak.status == 403 && title.starts_with("`key:weak` lacks the permission `"),
+                    "{route}: {title}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys are not handed out by a service that does not know who asks.
+    async fn keys_need_authentication(&self) -> Result<()> {
+        let open = self.stage.orchestration.url().await?;
+        let create = json!({"name": "x", "permissions": ["*"], "namespaces": ["*"]});
+        for (method, path) in
+            [(Method::GET, "/v1/keys"), (Method::POST, "/v1/keys"), (Method::POST, "/v1/keys/x/revoke")]
+        {
+            let request = self.strangers.request(method.clone(), format!("{open}{path}")).json(&create);
+            assert_eq!(self.send(method, path, request).await?.body["type"], "authentication_off", "{path}");
+        }
+        Ok(())
+    }
+
     /// The refusals of every route that takes a JSON body.
     async fn refuses_bodies(&self, path: &str) -> Result<()> {
         for (status, media_type, body) in [
@@ -253,8 +303,21 @@ async fn every_documented_answer_is_given_and_no_other() -> Result<()> {
     api.expect(200, &format!("{failed}/steps/only/resolve"), &resolution).await?;
     assert_eq!(api.get(&format!("{failed}/wait")).await?.body["state"], "complete");
 
-    // scrapers are refused only where their networks are limited, which they are not here
-    assert_eq!(api.unseen(), ["get /metrics 403"], "documented and never given");
+    let create = json!({"name": "shop", "permissions": ["tasks:*"], "namespaces": ["shop"]});
+    api.expect(201, "/v1/keys", &create).await?;
+    api.expect(409, "/v1/keys", &create).await?;
+    api.refuses_bodies("/v1/keys").await?;
+    let keys = api.get("/v1/keys").await?.body["keys"].as_array().context("keys")?.clone();
+    let made = keys.iter().find(|key| key["name"] == "shop").context("the key")?;
+    api.expect(200, &format!("/v1/keys/{}/revoke", made["prefix"].as_str().context("a prefix")?), &nothing).await?;
+    api.expect(404, "/v1/keys/unknown/revoke", &nothing).await?;
+    api.expect(400, "/v1/keys/%00/revoke", &nothing).await?;
+    for (status, path) in [(200, "/v1/audit"), (400, "/v1/audit?outcome=good"), (422, "/v1/audit?limit=0")] {
+        assert_eq!(api.get(path).await?.status, status, "{path}");
+    }
+    api.refuses_strangers().await?;
+    api.keys_need_authentication().await?;
+    assert_eq!(api.unseen(), Vec::<String>::new(), "documented and never given");
     api.finish().await
 }
 

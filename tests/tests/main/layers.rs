@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// The modules of `tasker-shared`, from the lowest layer up.
 const LAYERS: &[&[&str]] = &[
     &["id", "name", "text_enum"],
-    &["template", "task", "step"],
+    &["access", "template", "task", "step"],
     &["metrics", "config", "api"],
     &["storage", "queue"],
     &["runtime", "telemetry"],

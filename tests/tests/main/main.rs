@@ -1,5 +1,6 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
+mod access;
 mod cli;
 mod cli_local;
 mod crowd;
@@ -19,9 +20,12 @@ mod process_refusals;
 mod queues;
 mod races;
 mod retries;
+mod roles;
 mod schema;
+mod secrets;
 mod stage;
 mod submission;
 mod telemetry;
+mod tls;
 mod wakeups;
 mod wfformat;

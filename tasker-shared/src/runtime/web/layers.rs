@@ -1,6 +1,6 @@
 //! What every request passes: measurement, the caller's trace, panics, time and size limits.
 
-use super::{problem, trace};
+use super::{listen::Encrypted, problem, trace};
 use crate::{
     api::Problem,
     metrics::{
@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-
-/// The services speak plain HTTP; TLS ends before them.
-const SCHEME: &str = "http";
 
 /// The route of what matches none.
 const NO_ROUTE: &str = "unmatched";
@@ -57,7 +54,8 @@ async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let span = span(&request, method, route.as_deref());
-    let _active = metrics.http_server_active_requests.hold(ActiveRequests { method, scheme: SCHEME });
+    let scheme = if request.extensions().get::<Encrypted>().is_some() { "https" } else { "http" };
+    let _active = metrics.http_server_active_requests.hold(ActiveRequests { method, scheme });
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
@@ -66,7 +64,7 @@ async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -
         span.record("error.type", status.as_str());
     }
     let route = route.map_or(Label::from(NO_ROUTE), Label::from);
-    let labels = HttpRequest { method, status: status.as_u16(), route, scheme: SCHEME };
+    let labels = HttpRequest { method, status: status.as_u16(), route, scheme };
     metrics.http_server_request_duration.record_since(started, labels);
     response
 }

@@ -1,9 +1,29 @@
 //! The server: opens its address, serves, and stops in bounded time.
 
-use axum::Router;
+use super::{Tls, tls::Unusable};
+use axum::{
+    Extension, Router,
+    serve::{Listener, ListenerExt as _},
+};
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, FutureExt as _},
+    stream::FuturesUnordered,
+};
 use std::{io, net::SocketAddr, time::Duration};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken};
+
+/// The longest handshake of TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The most handshakes at once; further connections wait with the machine.
+const HANDSHAKES: usize = 1024;
+
+/// A request came over TLS: an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encrypted;
 
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +41,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] Unusable),
     /// Serving ended by itself.
     #[error("the HTTP server failed: {0}")]
     Serve(#[source] io::Error),
@@ -39,16 +62,24 @@ pub async fn bind(address: &str, setting: &'static str) -> Result<TcpListener, E
     })
 }
 
-/// Serves until `shutdown`, then takes no new connection and lets open requests end, for `grace` at most.
+/// Serves until `shutdown`, then takes no new connection and lets open requests end, for `grace` at most. With TLS,
+/// SIGHUP reads the certificates again.
 ///
 /// # Errors
 /// [`Error::Serve`] when the listener breaks.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
+    let router = if tls.is_some() { router.layer(Extension(Encrypted)) } else { router };
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().reload_at_signals(shutdown.clone()));
+    }
+    // an address that axum knows how to pass on to handlers
+    let listener = Door { tcp: listener, tls, handshakes: FuturesUnordered::new() }.tap_io(|_| {});
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let patience = async {
@@ -60,6 +91,58 @@ pub async fn serve(
         () = patience => {
             tracing::warn!(grace_ms = grace.as_millis(), "requests were still open after the grace time and were left");
             Ok(())
+        }
+    }
+}
+
+type Connection = (Either<TcpStream, TlsStream<TcpStream>>, SocketAddr);
+
+/// Takes connections; with TLS, when their handshake is done. A slow one holds nobody else up.
+struct Door {
+    tcp: TcpListener,
+    tls: Option<Tls>,
+    handshakes: FuturesUnordered<BoxFuture<'static, Option<Connection>>>,
+}
+
+impl Listener for Door {
+    type Io = Either<TcpStream, TlsStream<TcpStream>>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> Connection {
+        let Self { tcp, tls, handshakes } = self;
+        let Some(tls) = tls else {
+            let (stream, address) = Listener::accept(tcp).await;
+            return (Either::Left(stream), address);
+        };
+        loop {
+            tokio::select! {
+                (stream, address) = Listener::accept(tcp), if handshakes.len() < HANDSHAKES => {
+                    handshakes.push(handshake(tls.clone(), stream, address).boxed());
+                }
+                Some(done) = handshakes.next() => {
+                    if let Some(connection) = done {
+                        return connection;
+                    }
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
+async fn handshake(tls: Tls, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+    match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => Some((Either::Right(stream), address)),
+        Ok(Err(error)) => {
+            tracing::debug!(%address, "a TLS handshake failed: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%address, "a TLS handshake took longer than {HANDSHAKE:?}");
+            None
         }
     }
 }
@@ -110,7 +193,7 @@ mod tests {
         );
         let listener = bind("127.0.0.1:0", "x").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, router, shutdown.clone(), Duration::from_secs(60)));
+        let server = tokio::spawn(serve(listener, None, router, shutdown.clone(), Duration::from_secs(60)));
 
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -137,7 +220,7 @@ mod tests {
         let listener = bind("127.0.0.1:0", "x").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, router, shutdown.clone(), Duration::from_millis(10)));
+        let server = tokio::spawn(serve(listener, None, router, shutdown.clone(), Duration::from_millis(10)));
 
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

@@ -6,6 +6,7 @@ mod listen;
 mod metrics;
 mod network;
 mod problem;
+mod tls;
 mod trace;
 
 pub use health::{Builder as HealthBuilder, Document as HealthDocument, HealthChecks, health_router};
@@ -14,4 +15,5 @@ pub use listen::{Error, bind, serve};
 pub use metrics::{Document as MetricsDocument, Exposition, metrics_router};
 pub use network::{Invalid as InvalidNetwork, Network};
 pub use problem::{PROBLEM_JSON, internal, problem};
+pub use tls::{Tls, Unusable};
 pub use trace::traceparent;

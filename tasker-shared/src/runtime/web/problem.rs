@@ -1,6 +1,6 @@
 //! Errors as answers: RFC 9457 problems, for every route and for requests that match none.
 
-use crate::{api::Problem, id::RequestId};
+use crate::{api::Problem, id::RequestId, runtime::access::Reason};
 use axum::{
     Json,
     http::{HeaderValue, Method, StatusCode, Uri, header},
@@ -33,7 +33,10 @@ pub fn internal(cause: &(impl Display + ?Sized)) -> Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let reason = Reason(self.title.clone());
         let mut response = (status, Json(self)).into_response();
+        // for the audit, which sees answers only
+        response.extensions_mut().insert(reason);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

@@ -30,12 +30,35 @@ pub(super) fn set(
     Ok(())
 }
 
-/// The loader's variables would run other code inside an allowed program.
+/// Beginnings of variables by which the loader, or an interpreter, runs other code inside an allowed program.
+const LOADERS: [&str; 5] = ["LD_", "DYLD_", "BASH_FUNC_", "PERL5", "RUBY"];
+
+/// Such variables that are known by their whole name.
+const INTERPRETERS: [&str; 15] = [
+    "PATH",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "BASH_ENV",
+    "ENV",
+    "SHELLOPTS",
+    "PS4",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+];
+
+/// A step chooses among programs that are allowed, so it must not choose what else they run.
 fn check(name: &str) -> Result<(), HandlerError> {
     let reason = if name.is_empty() || name.contains(['=', '\0']) {
         "is no name of a variable"
-    } else if name.starts_with("LD_") || name.starts_with("DYLD_") {
-        "is not allowed: it changes what the program loads"
+    } else if LOADERS.iter().any(|beginning| name.starts_with(beginning)) || INTERPRETERS.contains(&name) {
+        "is not allowed: it changes what the program loads; where it is needed, set it for the worker and name it in \
+         `worker.command.allowed_environment`"
     } else {
         return Ok(());
     };

@@ -52,6 +52,48 @@ async fn arguments_are_filled_and_never_seen_by_a_shell() {
 }
 
 #[tokio::test]
+async fn whatever_a_text_has_in_it_stays_one_argument_and_runs_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trap = directory.path().join("trap");
+    let touch = format!("touch {}", trap.display());
+    let texts = [
+        format!("; {touch}"),
+        format!("| {touch} &"),
+        format!("$({touch})"),
+        format!("`{touch}`"),
+        format!("\n{touch}\n"),
+        format!("' ; {touch} ; '"),
+        format!("\" ; {touch} ; \""),
+        format!("&& {touch} || {touch}"),
+        format!("> {}", trap.display()),
+        "--version".to_owned(),
+        "-n".to_owned(),
+        "a b\tc  d".to_owned(),
+        "* ? [a-z] ~ ${HOME} $0 %s \\ !".to_owned(),
+        String::new(),
+    ];
+    let counts = ["sh", "-c", "printf '%s' $#; printf '|%s' \"$@\"", "sh"];
+    for text in texts {
+        let argv: Vec<_> = counts.iter().copied().chain(["{{ input.hostile }}", "end"]).collect();
+        let context = StepContext::for_test(json!({ "hostile": text }));
+        let context = context.with_initialization(json!({"argv": argv, "output": "text"}));
+        let result = handler().call(context).await.expect("it prints");
+        assert_eq!(result["stdout"], json!(format!("2|{text}|end")));
+    }
+    assert!(!trap.exists());
+}
+
+#[tokio::test]
+async fn the_program_itself_cannot_be_smuggled_in_by_an_input() {
+    for program in ["env", "/usr/bin/env", "sh -c true", "sh;env", "../bin/sh", "", " sh", "/bin/sh/../env"] {
+        let context = StepContext::for_test(json!({ "program": program }));
+        let context = context.with_initialization(json!({"argv": ["{{ input.program }}"]}));
+        let error = handler().call(context).await.expect_err(program);
+        assert!(!error.is_retryable(), "{program}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn the_environment_has_what_is_allowed_and_nothing_else() {
     let mut initialization = sh("env; pwd");
     initialization["env"] = json!({"ORDER": "{{ input.n }}"});
@@ -250,6 +292,10 @@ async fn mistakes_in_the_step_are_permanent_and_named() {
         (json!({"argv": ["sh", "a\0b"]}), "could not be started"),
         (json!({"argv": ["sh"], "cwd": "relative"}), "`cwd` is `relative`"),
         (json!({"argv": ["sh"], "env": {"LD_PRELOAD": "x.so"}}), "`env` has `LD_PRELOAD`"),
+        (json!({"argv": ["sh"], "env": {"BASH_ENV": "x.sh"}}), "`env` has `BASH_ENV`"),
+        (json!({"argv": ["sh"], "env": {"BASH_FUNC_ls%%": "() { x; }"}}), "`env` has `BASH_FUNC_ls%%`"),
+        (json!({"argv": ["sh"], "env": {"PATH": "/tmp"}}), "`env` has `PATH`"),
+        (json!({"argv": ["sh"], "env": {"PYTHONPATH": "/tmp"}}), "`env` has `PYTHONPATH`"),
         (json!({"argv": ["sh"], "env": {"A=B": "x"}}), "`env` has `A=B`"),
         (json!({"argv": ["sh"], "output": "xml"}), "at `output`"),
     ] {

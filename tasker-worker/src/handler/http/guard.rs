@@ -110,32 +110,47 @@ fn check_address(allowed: &[Allowed], host: &str, address: IpAddr) -> Result<(),
     Err(Refused::Address { host: host.to_owned(), address })
 }
 
-/// The IPv4 address inside an IPv6 address that only wraps one.
+/// The IPv4 address inside an IPv6 address that only wraps one, in any of the ways in which the network unwraps it.
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
-    if let Some(v4) = v6.to_ipv4_mapped() {
-        return v4.into();
-    }
-    match v6.segments() {
-        // 64:ff9b::/96 is translated to IPv4 on the way.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into(),
-        _ => address,
-    }
+    let (high, low) = match v6.segments() {
+        // the address itself, and this machine
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => return address,
+        // IPv4-mapped, and its forerunner, IPv4-compatible
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => (high, low),
+        // translated by NAT64, with the well-known prefix or one of the network's own
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => (high, low),
+        // translated by SIIT
+        [0, 0, 0, 0, 0xffff, 0, high, low] => (high, low),
+        // tunnelled by 6to4
+        [0x2002, high, low, ..] => (high, low),
+        // tunnelled by ISATAP
+        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => (high, low),
+        _ => return address,
+    };
+    Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into()
 }
 
 fn is_forbidden(address: IpAddr) -> bool {
     match address {
-        // 100.100.100.200 and 192.0.0.192 are metadata services outside 169.254.0.0/16.
+        // 100.100.100.200, 168.63.129.16 and 192.0.0.192 are metadata services outside 169.254.0.0/16; from 240.0.0.0
+        // on nothing is assigned, and the last address is a broadcast.
         IpAddr::V4(v4) => {
             v4.is_link_local()
-                || v4.octets()[0] == 0
-                || v4.is_broadcast()
                 || v4.is_multicast()
-                || matches!(v4.octets(), [100, 100, 100, 200] | [192, 0, 0, 192])
+                || matches!(
+                    v4.octets(),
+                    [0 | 240..=255, ..] | [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192]
+                )
         }
+        // fd00:ec2::/32 and fd20:ce::254 are metadata services; fec0::/10 was local to a site; 2001::/32 is a tunnel whose
+        // end cannot be told.
         IpAddr::V6(v6) => {
-            const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-            v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast() || v6 == METADATA
+            v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6 == Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)
+                || matches!(v6.segments(), [0xfd00, 0xec2, ..] | [0xfec0..=0xfeff, ..] | [0x2001, 0, ..])
         }
     }
 }
@@ -234,11 +249,66 @@ mod tests {
             "http://0.0.0.0/",
             "http://[::]/",
             "http://100.100.100.200/",
+            "http://168.63.129.16/metadata",
+            "http://0251.0376.0251.0376/",
+            "http://0xa9.254.0251.254/",
+            "http://169.254.43518/",
+            "http://0251.254.169.254/",
+            "http://169.254.169.254./",
+            "http://%31%36%39.254.169.254/",
+            "http://\u{ff11}\u{ff16}\u{ff19}.254.169.254/",
+            "http://169\u{3002}254.169.254/",
+            "http://user@169.254.169.254/",
+            "http://api.example.com@169.254.169.254/",
+            "http://[::ffff:a9fe:a9fe]/",
+            "http://[0:0:0:0:0:ffff:169.254.169.254]/",
+            "http://[::169.254.169.254]/",
+            "http://[::ffff:0:169.254.169.254]/",
+            "http://[64:ff9b:1::a9fe:a9fe]/",
+            "http://[64:ff9b:1:2:3:4:a9fe:a9fe]/",
+            "http://[2002:a9fe:a9fe::1]/",
+            "http://[2001:db8::5efe:169.254.169.254]/",
+            "http://[2001:db8::200:5efe:a9fe:a9fe]/",
+            "http://[2001:0:4136:e378:8000:63bf:3fff:fdd2]/",
+            "http://[fd00:ec2::23]/",
+            "http://[fd20:ce::254]/",
+            "http://[fec0::1]/",
+            "http://[ff02::1]/",
+            "http://0/",
+            "http://0.1.2.3/",
+            "http://240.0.0.1/",
+            "http://255.255.255.255/",
+            "http://224.0.0.1/",
         ] {
             assert!(matches!(check(&["*"], url), Err(Refused::Address { .. })), "{url}");
         }
         assert_eq!(check(&["*", "169.254.169.254"], "http://169.254.169.254/"), Ok(()));
         assert_eq!(check(&["169.254.169.254"], "http://[::ffff:169.254.169.254]/"), Ok(()));
+    }
+
+    #[test]
+    fn this_machine_is_called_only_where_it_is_listed_in_any_spelling() {
+        for url in [
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://127.1/",
+            "http://localhost/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
+            assert!(matches!(check(&["api.example.com", "*.example.com"], url), Err(Refused::Host(_))), "{url}");
+        }
+        assert_eq!(check(&["127.0.0.1"], "http://2130706433/"), Ok(()));
+        assert_eq!(check(&["127.0.0.1:80"], "http://127.1:81/"), Err(Refused::Host("127.0.0.1".to_owned())));
+    }
+
+    #[test]
+    fn other_schemes_and_urls_without_a_host_are_refused() {
+        for url in ["file:///etc/passwd", "ftp://a.example/", "gopher://a.example:70/_", "data:text/plain,x", "unix:/run/x"] {
+            assert!(matches!(check(&["*"], url), Err(Refused::Scheme(_))), "{url}");
+        }
     }
 
     #[tokio::test]
