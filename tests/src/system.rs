@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tasker_orchestration::{Orchestration, query, submit, templates};
 use tasker_shared::{
+    config::Retention,
     api::{ApplyTemplate, SubmitTask, Submitted, TaskDetail},
     id::TaskId,
     metrics::Metrics,
@@ -81,6 +82,7 @@ pub fn orchestration_settings() -> tasker_orchestration::Settings {
         max_deliveries: 3,
         max_input_bytes: 1024 * 1024,
         max_batch_submit: 1000,
+        retention: Retention::never(),
     }
 }
 

@@ -18,6 +18,7 @@ mod process;
 mod process_refusals;
 mod queues;
 mod races;
+mod retention;
 mod retries;
 mod schema;
 mod stage;
