@@ -35,7 +35,7 @@ new_server() {
     mkdir "$WORK/$1" "$WORK/$1-socket"
     chmod 700 "$WORK/$1" && chmod 755 "$WORK/$1-socket"
     own "$WORK/$1" "$WORK/$1-socket"
-    as_postgres "$PG_BIN/initdb" -U tasker --auth=trust --encoding=UTF8 --locale=C --no-instructions -D "$WORK/$1" >/dev/null
+    as_postgres "$PG_BIN/initdb" -U tasker --auth=trust --encoding=UTF8 --locale=C --no-instructions --no-sync -D "$WORK/$1" >/dev/null
     settings "$1" "listen_addresses = ''" "port = 5432" "unix_socket_directories = '$WORK/$1-socket'" \
         "unix_socket_permissions = 0777" "wal_level = replica" "max_connections = 100"
 }

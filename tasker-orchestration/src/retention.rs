@@ -83,7 +83,8 @@ impl Retention {
 impl State {
     async fn work(&mut self, orchestration: &Orchestration, settings: &config::Retention) -> Result<Done, Error> {
         let mut done = Done::default();
-        for (walk, age) in [(&mut self.complete, settings.complete_after), (&mut self.otherwise, settings.failed_after)] {
+        for (walk, age) in [(&mut self.complete, settings.complete_after), (&mut self.otherwise, settings.failed_after)]
+        {
             let Some(age) = age else { continue };
             let age = Age { finished: age, identity: settings.identity_after };
             let walked = walk.step(orchestration, settings, age).await?;

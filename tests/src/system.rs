@@ -6,8 +6,8 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tasker_orchestration::{Orchestration, query, submit, templates};
 use tasker_shared::{
-    config::Retention,
     api::{ApplyTemplate, SubmitTask, Submitted, TaskDetail},
+    config::Retention,
     id::TaskId,
     metrics::Metrics,
     queue::QueueName,

@@ -38,6 +38,7 @@ pub struct DbArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  tasker db prune --older-than 30d --dry-run")]
 pub struct PruneArgs {
+    /// The database
     #[command(flatten)]
     pub database: DbArgs,
     /// How long ago complete tasks must have ended, such as 30d or 12h
@@ -59,6 +60,7 @@ pub struct PruneArgs {
 pub enum ArchiveCommand {
     /// List the tasks that were archived last
     List {
+        /// The database
         #[command(flatten)]
         database: DbArgs,
         /// Only tasks of this namespace
@@ -70,6 +72,7 @@ pub enum ArchiveCommand {
     },
     /// Show all rows of an archived task
     Show {
+        /// The database
         #[command(flatten)]
         database: DbArgs,
         /// The task

@@ -81,8 +81,10 @@ mod tests {
 
     #[test]
     fn an_age_is_a_span_of_time_or_never() {
-        let days = |n| Some(Duration::from_secs(n * 86_400));
-        for (text, expected) in [("30d", days(30)), ("1d 12h", days(1).map(|d| d + d / 2)), ("never", None), ("0", None), ("0s", None)] {
+        let days = |n: u64| Some(Duration::from_secs(n * 86_400));
+        for (text, expected) in
+            [("30d", days(30)), ("1d 12h", days(1).map(|d| d + d / 2)), ("never", None), ("0", None), ("0s", None)]
+        {
             assert_eq!(age(text).unwrap(), expected, "{text}");
         }
         for text in ["", "30", "-1d", "soon", "30 fortnights"] {

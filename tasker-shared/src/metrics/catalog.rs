@@ -8,8 +8,8 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
-        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, PrunedKind, Queue, Retry, StepFailure,
-        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, PrunedKind, Queue, Retry,
+        StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     pressure::Pressure,
     spec::Spec,

@@ -92,7 +92,9 @@ async fn old_tasks_are_removed_whole_failures_later_and_open_tasks_never() -> Re
     let (failed, failed_long_ago) = (done(&system, "broken").await?, done(&system, "broken").await?);
     let open = system.submit("test", "waits", json!({})).await?.task_id;
     system.step_is(open, "only", StepState::InProgress).await?;
-    system.execute(&format!("update tasker.tasks set created_at = created_at - interval '1 year' where id = '{open}'")).await?;
+    system
+        .execute(&format!("update tasker.tasks set created_at = created_at - interval '1 year' where id = '{open}'"))
+        .await?;
     age(&system, young, 29).await?;
     age(&system, failed, 89).await?;
     age(&system, failed_long_ago, 91).await?;
@@ -150,7 +152,10 @@ async fn a_task_is_archived_in_the_transaction_that_removes_it() -> Result<()> {
     assert_eq!(listed.iter().map(|t| (t.id, t.state)).collect::<Vec<_>>(), [(task, TaskState::Complete)]);
     let shown = retention::show(&mut session, task).await?;
     let of = |source: &str| shown.iter().filter(|row| row.source == source).count() as i64;
-    assert_eq!(["tasks", "steps", "step_edges", "task_transitions", "step_transitions", "dead_letters"].map(of), *before);
+    assert_eq!(
+        ["tasks", "steps", "step_edges", "task_transitions", "step_transitions", "dead_letters"].map(of),
+        *before
+    );
     let names: Vec<_> = shown.iter().filter(|row| row.source == "steps").map(|row| &row.document["name"]).collect();
     assert_eq!(names, ["a", "b", "c", "d"]);
     system.close().await
@@ -210,9 +215,12 @@ async fn many_small_batches_remove_everything_and_tell_the_planner() -> Result<(
     eventually("all have ended", async || Ok(system.count(open).await? == 0)).await?;
     let young = done(&system, "diamond").await?;
     system
-        .execute(&format!("update tasker.tasks set finished_at = finished_at - interval '31 days' where id <> '{young}'"))
+        .execute(&format!(
+            "update tasker.tasks set finished_at = finished_at - interval '31 days' where id <> '{young}'"
+        ))
         .await?;
-    eventually("all but one are gone", async || Ok(system.count("select count(*) from tasker.tasks").await? == 1)).await?;
+    eventually("all but one are gone", async || Ok(system.count("select count(*) from tasker.tasks").await? == 1))
+        .await?;
     for (table, left) in [("steps", 4), ("step_edges", 4), ("task_transitions", 3), ("step_transitions", 16)] {
         assert_eq!(system.count(&format!("select count(*) from tasker.{table}")).await?, left, "{table}");
     }

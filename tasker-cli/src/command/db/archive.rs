@@ -22,7 +22,9 @@ pub(super) async fn run(command: ArchiveCommand, shell: &mut Shell) -> Result {
             let rows = retention::show(&mut database.session("archive").await?, id).await?;
             if rows.is_empty() {
                 return Err(Error::new(Exit::NotFound, "not_archived", format!("task {id} is not in the archive"))
-                    .advise("`tasker db archive list` shows what is; tasks that were not removed are in `tasker task list`"));
+                    .advise(
+                        "`tasker db archive list` shows what is; tasks that were not removed are in `tasker task list`",
+                    ));
             }
             shell.print(&rows, |_| {
                 rows.iter().map(|row| format!("{:<17} {}", row.source, row.document)).collect::<Vec<_>>().join("\n")

@@ -56,9 +56,10 @@ async fn status(args: DbArgs, shell: &mut Shell) -> Result {
     let database = connect(args, shell).await?;
     let status: Status = schema::status(database.pool()).await?;
     let (current, usable) = (status.is_current(), status.is_usable());
-    shell.print(&json!({"database": database.target(), "current": current, "usable": usable, "status": status}), |look| {
-        view::schema(&status, database.target(), look)
-    })?;
+    shell.print(
+        &json!({"database": database.target(), "current": current, "usable": usable, "status": status}),
+        |look| view::schema(&status, database.target(), look),
+    )?;
     Ok(if usable { Exit::Ok } else { Exit::Failed })
 }
 
