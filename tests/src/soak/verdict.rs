@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_stays_is_flat_and_what_doubles_is_not() {
         assert!(judge(&samples(0.0)).iter().all(|judged| judged.flat));
-        let grown = judge(&samples(4.0));
+        let grown = judge(&samples(20.0));
         assert_eq!((grown.len(), grown.iter().filter(|judged| judged.flat).count()), (BOUNDS.len(), 0), "{grown:#?}");
     }
 
