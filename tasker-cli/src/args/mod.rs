@@ -7,7 +7,9 @@ mod template;
 mod value;
 
 pub use access::{AuditArgs, AuditCommand, CreateKeyArgs, KeyCommand, RevokeKeyArgs};
-pub use operate::{ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, RolesArgs, WorkerCommand};
+pub use operate::{
+    ArchiveCommand, ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, PruneArgs, RolesArgs, WorkerCommand,
+};
 pub use run::{BenchArgs, DemoArgs, DevArgs};
 pub use template::{Format, GraphFormat, ImportArgs, TemplateCommand};
 pub use value::{Moment, Secret, TemplateRef};

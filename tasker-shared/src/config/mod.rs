@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod keys;
 mod layer;
+mod retention;
 mod rules;
 mod sections;
 mod sources;
@@ -19,6 +20,7 @@ mod tests;
 pub use auth::{Auth, Jwt};
 pub use describe::Setting;
 pub use error::{Error, Problem};
+pub use retention::{NEVER, Retention, age};
 pub use sections::{Command, Database, Http, Orchestration, Tls, Worker};
 pub use sources::Sources;
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
     pub worker: Worker,
+    /// What is removed when it is old.
+    pub retention: Retention,
     /// Metrics, traces and logs.
     pub telemetry: telemetry::Settings,
     settings: Vec<Setting>,
@@ -71,6 +75,7 @@ struct Sections {
     auth: Auth,
     orchestration: Orchestration,
     worker: Worker,
+    retention: Retention,
     telemetry: telemetry::Settings,
 }
 
@@ -93,6 +98,7 @@ impl Config {
             auth: sections.auth,
             orchestration: sections.orchestration,
             worker: sections.worker,
+            retention: sections.retention,
             telemetry: sections.telemetry,
             settings,
         };

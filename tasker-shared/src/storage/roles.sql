@@ -45,7 +45,7 @@ revoke execute on function tasker.grant_queue(text) from tasker_orchestration;
 grant select on all tables in schema pgmq to tasker_orchestration;
 
 -- A worker claims steps, reports them and extends its leases. It writes no template, deletes no task, reads no key.
-grant select on tasker._sqlx_migrations, tasker.namespaces, tasker.templates, tasker.tasks, tasker.steps, tasker.step_edges,
+grant select on tasker._sqlx_migrations, tasker.compatibility, tasker.namespaces, tasker.templates, tasker.tasks, tasker.steps, tasker.step_edges,
     tasker.workers to tasker_worker;
 -- A task that is paused is locked while its steps are withdrawn, which asks for the right to change some column.
 grant update (source_system) on tasker.tasks to tasker_worker;

@@ -52,7 +52,8 @@ impl Stage {
         pool.pool().close().await;
         let mut owner = PgConnection::connect(&database.url).await?;
         for role in roles::NAMES {
-            let sql = format!("create role {role}_{name} login password 'of-a-test' in role {role}", name = database.name);
+            let sql =
+                format!("create role {role}_{name} login password 'of-a-test' in role {role}", name = database.name);
             sqlx::raw_sql(&sql).execute(&mut owner).await?;
         }
         Ok(Self { database, owner })
@@ -123,11 +124,14 @@ async fn whole_workflows_run_with_nothing_but_the_roles() -> Result<()> {
     let paused = client.submit(&task("simple")).await?.task_id;
     client.pause(paused, &Action::default()).await?;
     let mut owner = PgConnection::connect(&stage.database.url).await?;
-    sqlx::raw_sql("insert into pgmq.q_worker_roles (vt, message) values (clock_timestamp(), '{\"x\": 1}')").execute(&mut owner).await?;
+    sqlx::raw_sql("insert into pgmq.q_worker_roles (vt, message) values (clock_timestamp(), '{\"x\": 1}')")
+        .execute(&mut owner)
+        .await?;
     let mut worker = Process::service(WORKER, &stage.url("tasker_worker")?, &[])?;
     eventually("the queue is empty", async || {
         let mut connection = PgConnection::connect(&stage.database.url).await?;
-        let left: i64 = sqlx::query_scalar("select count(*) from pgmq.q_worker_roles").fetch_one(&mut connection).await?;
+        let left: i64 =
+            sqlx::query_scalar("select count(*) from pgmq.q_worker_roles").fetch_one(&mut connection).await?;
         Ok(left == 0)
     })
     .await?;
@@ -193,17 +197,20 @@ async fn a_worker_can_do_what_a_worker_does_and_no_more() -> Result<()> {
 async fn a_submitter_has_one_function_and_cannot_turn_it_against_its_owner() -> Result<()> {
     let stage = Stage::start().await?;
     let mut submitter = stage.connection("tasker_submit").await?;
-    refused(&mut submitter, &[
-        "select * from tasker.tasks",
-        "insert into tasker.tasks select * from tasker.tasks",
-        "select * from tasker.templates",
-        "select * from tasker.api_keys",
-        "select * from pgmq.meta",
-        "select tasker.create_queue('x')",
-        "select tasker.uuid_v7()",
-        "select * from tasker.authenticate_key('a', 'b')",
-        "create table tasker.mine (x int)",
-    ])
+    refused(
+        &mut submitter,
+        &[
+            "select * from tasker.tasks",
+            "insert into tasker.tasks select * from tasker.tasks",
+            "select * from tasker.templates",
+            "select * from tasker.api_keys",
+            "select * from pgmq.meta",
+            "select tasker.create_queue('x')",
+            "select tasker.uuid_v7()",
+            "select * from tasker.authenticate_key('a', 'b')",
+            "create table tasker.mine (x int)",
+        ],
+    )
     .await?;
     // names of its own before those that the function means
     sqlx::raw_sql(
@@ -214,7 +221,8 @@ async fn a_submitter_has_one_function_and_cannot_turn_it_against_its_owner() -> 
     )
     .execute(&mut submitter)
     .await?;
-    let unknown = sqlx::raw_sql("select tasker.submit('a', 'b', '{}')").execute(&mut submitter).await.unwrap_err().to_string();
+    let unknown =
+        sqlx::raw_sql("select tasker.submit('a', 'b', '{}')").execute(&mut submitter).await.unwrap_err().to_string();
     assert!(unknown.contains("template a/b is not registered"), "{unknown}");
     submitter.close().await?;
     stage.finish().await
@@ -227,28 +235,35 @@ async fn readers_see_work_but_neither_keys_nor_the_audit_and_orchestration_canno
     for table in ["tasker.tasks", "tasker.steps", "tasker.templates", "tasker.dead_letters", "pgmq.q_step_results"] {
         sqlx::raw_sql(&format!("select * from {table}")).execute(&mut reader).await.context(table)?;
     }
-    refused(&mut reader, &[
-        "select * from tasker.api_keys",
-        "select * from tasker.audit_log",
-        "delete from tasker.tasks",
-        "update tasker.steps set result = '1'",
-        "select tasker.submit('a', 'b', '{}')",
-        "insert into pgmq.q_step_results (vt, message) values (now(), '{}')",
-    ])
+    refused(
+        &mut reader,
+        &[
+            "select * from tasker.api_keys",
+            "select * from tasker.audit_log",
+            "delete from tasker.tasks",
+            "update tasker.steps set result = '1'",
+            "select tasker.submit('a', 'b', '{}')",
+            "insert into pgmq.q_step_results (vt, message) values (now(), '{}')",
+        ],
+    )
     .await?;
     reader.close().await?;
     let mut orchestration = stage.connection("tasker_orchestration").await?;
-    refused(&mut orchestration, &[
-        "update tasker.audit_log set principal = 'x'",
-        "truncate tasker.audit_log",
-        "update tasker.api_keys set permissions = '{*}'",
-        "delete from tasker.api_keys",
-        "delete from tasker._sqlx_migrations",
-        "drop table tasker.tasks",
-        "create table tasker.mine (x int)",
-    ])
+    refused(
+        &mut orchestration,
+        &[
+            "update tasker.audit_log set principal = 'x'",
+            "truncate tasker.audit_log",
+            "update tasker.api_keys set permissions = '{*}'",
+            "delete from tasker.api_keys",
+            "delete from tasker._sqlx_migrations",
+            "drop table tasker.tasks",
+            "create table tasker.mine (x int)",
+        ],
+    )
     .await?;
-    let bad = sqlx::raw_sql("select tasker.create_queue('x; drop table tasker.tasks')").execute(&mut orchestration).await;
+    let bad =
+        sqlx::raw_sql("select tasker.create_queue('x; drop table tasker.tasks')").execute(&mut orchestration).await;
     assert!(bad.unwrap_err().to_string().contains("is no name of a queue"));
     orchestration.close().await?;
     stage.finish().await

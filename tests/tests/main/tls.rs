@@ -69,7 +69,8 @@ fn shown(path: &Path) -> String {
 }
 
 fn client(process_url: &str, authority: Option<&Authority>, certificate: Option<&Files>) -> Result<Client> {
-    let certificate = certificate.map(|files| Ok::<_, anyhow::Error>([fs::read(&files.certificate)?, fs::read(&files.key)?].concat()));
+    let certificate = certificate
+        .map(|files| Ok::<_, anyhow::Error>([fs::read(&files.certificate)?, fs::read(&files.key)?].concat()));
     let credentials =
         Credentials { authority: authority.map(Authority::pem), certificate: certificate.transpose()?, token: None };
     Ok(Client::with_credentials(&process_url.replace("http://", "https://"), &credentials)?)
@@ -80,7 +81,8 @@ async fn both_services_speak_tls_to_those_who_trust_their_authority() -> Result<
     let (database, authority) = (TestDatabase::create().await?, Authority::new()?);
     let files = authority.sign("server", ExtendedKeyUsagePurpose::ServerAuth)?;
     for (program, section) in [(ORCHESTRATION, "ORCHESTRATION"), (WORKER, "WORKER")] {
-        let (certificate, key) = (format!("TASKER__{section}__TLS__CERTIFICATE"), format!("TASKER__{section}__TLS__KEY"));
+        let (certificate, key) =
+            (format!("TASKER__{section}__TLS__CERTIFICATE"), format!("TASKER__{section}__TLS__KEY"));
         let settings = [(certificate.as_str(), &*shown(&files.certificate)), (key.as_str(), &*shown(&files.key))];
         let mut process = Process::service(program, &database.url, &settings)?;
         let url = process.url().await?;
@@ -161,7 +163,8 @@ async fn a_signal_changes_the_certificate_and_one_that_cannot_be_used_changes_no
     fs::copy(&fresh.certificate, &files.certificate)?;
     fs::copy(&fresh.key, &files.key)?;
     process.signal(Signal::SIGHUP)?;
-    eventually("the new authority is trusted", async || Ok(client(&url, Some(&new), None)?.health().await.is_ok())).await?;
+    eventually("the new authority is trusted", async || Ok(client(&url, Some(&new), None)?.health().await.is_ok()))
+        .await?;
     assert!(client(&url, Some(&old), None)?.health().await.is_err());
     process.drain().await?;
     database.drop().await

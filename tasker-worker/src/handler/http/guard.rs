@@ -306,7 +306,9 @@ mod tests {
 
     #[test]
     fn other_schemes_and_urls_without_a_host_are_refused() {
-        for url in ["file:///etc/passwd", "ftp://a.example/", "gopher://a.example:70/_", "data:text/plain,x", "unix:/run/x"] {
+        for url in
+            ["file:///etc/passwd", "ftp://a.example/", "gopher://a.example:70/_", "data:text/plain,x", "unix:/run/x"]
+        {
             assert!(matches!(check(&["*"], url), Err(Refused::Scheme(_))), "{url}");
         }
     }
