@@ -105,7 +105,7 @@ begin
             execute format('grant insert on %s to tasker_worker', messages);
         elsif queue like 'worker%' then
             execute format('grant select, update, delete on %s to tasker_worker', messages);
-            execute format('grant insert on %s to tasker_worker', archive);
+            execute format('grant select (msg_id), insert on %s to tasker_worker', archive);
         end if;
     end if;
     if to_regrole('tasker_readonly') is not null then

@@ -49,7 +49,7 @@ fn written(value: &::config::Value) -> String {
 }
 
 /// Replaces the password of a URL, wherever it can stand: before the host, or as a parameter.
-pub(super) fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     let (before, rest) = url.split_once("://").unwrap_or(("", url));
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(authority_end);

@@ -159,7 +159,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 impl Key {
     /// Whether the value may hold a secret.
     pub(super) fn is_secret(&self) -> bool {
-        self.is_url() || matches!(self.kind, Kind::Pairs)
+        self.name == "database.url" || matches!(self.kind, Kind::Pairs)
     }
 
     /// Whether the value is a URL, which may have a password in it.

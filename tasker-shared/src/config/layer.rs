@@ -2,6 +2,7 @@
 
 use super::{
     Origin, Problem,
+    describe::without_password,
     keys::{self, Key, Value},
 };
 use std::collections::BTreeMap;
@@ -85,7 +86,11 @@ fn insert(
             layer.insert(key.name, (value, origin));
         }
         Err(expected) => {
-            let value = if key.is_secret() { "<not shown>".to_owned() } else { written.to_owned() };
+            let value = match key.is_secret() {
+                true => "<not shown>".to_owned(),
+                false if key.is_url() => without_password(written),
+                false => written.to_owned(),
+            };
             problems.push(Problem::Value { key: key.name.to_owned(), value, origin, expected });
         }
     }

@@ -19,6 +19,7 @@ mod tests;
 
 pub use auth::{Auth, Jwt};
 pub use describe::Setting;
+pub(crate) use describe::without_password;
 pub use error::{Error, Problem};
 pub use retention::{NEVER, Retention, age};
 pub use sections::{Command, Database, Http, Orchestration, Tls, Worker};

@@ -9,7 +9,10 @@ use super::{
     trace::nanos,
     transport::{Failure, Transport},
 };
-use crate::metrics::{Metrics, Signal, labels::ExportSignal};
+use crate::{
+    config::without_password,
+    metrics::{Metrics, Signal, labels::ExportSignal},
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message as _;
 use std::{
@@ -35,7 +38,7 @@ impl Watch {
     /// Failures begin at zero, so that the first one is an increase for those who scrape.
     pub(super) fn new(target: &Target, metrics: Metrics) -> Self {
         metrics.telemetry_export_failures.add(0, ExportSignal { signal: target.signal });
-        Self { signal: target.signal, endpoint: target.endpoint.clone(), metrics, failing: false }
+        Self { signal: target.signal, endpoint: without_password(&target.endpoint), metrics, failing: false }
     }
 
     fn worked(&mut self) {

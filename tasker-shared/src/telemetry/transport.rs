@@ -9,7 +9,7 @@ use super::{
     environment::Target,
     settings::{Compression, Protocol},
 };
-use crate::metrics::Signal;
+use crate::{config::without_password, metrics::Signal};
 use flate2::{Compression as Level, write::GzEncoder};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::{Message as _, bytes::BufMut as _};
@@ -108,7 +108,7 @@ impl Transport {
 
 /// Why the way cannot be made.
 pub(super) fn unusable(target: &Target, reason: impl ToString) -> Error {
-    Error::Endpoint { signal: target.signal, endpoint: target.endpoint.clone(), reason: reason.to_string() }
+    Error::Endpoint { signal: target.signal, endpoint: without_password(&target.endpoint), reason: reason.to_string() }
 }
 
 fn certificate(path: &Path) -> Result<Vec<u8>, Error> {

@@ -74,7 +74,7 @@ impl Stage {
 
     async fn finish(mut self) -> Result<()> {
         for role in roles::NAMES {
-            sqlx::raw_sql(&format!("drop role {role}_{}", self.database.name)).execute(&mut self.owner).await?;
+            sqlx::raw_sql(&format!("drop owned by {role}_{name}; drop role {role}_{name}", name = self.database.name)).execute(&mut self.owner).await?;
         }
         self.owner.close().await?;
         self.database.drop().await
@@ -103,7 +103,10 @@ async fn whole_workflows_run_with_nothing_but_the_roles() -> Result<()> {
         client.apply(&ApplyTemplate { source: source.to_owned(), file: None }).await?;
     }
     let ended = async |task: TaskId, state: TaskState| {
-        eventually("the task has ended", async || Ok(client.task(task).await?.summary.state == state)).await
+        let waited =
+            eventually("the task has ended", async || Ok(client.task(task).await?.summary.state == state)).await;
+        assert!(waited.is_ok(), "{task} is not {state}");
+        Ok::<_, anyhow::Error>(())
     };
     let task = |name: &str| SubmitTask { namespace: "roles".into(), name: name.into(), ..SubmitTask::default() };
     let failing = client.submit(&task("flow")).await?.task_id;
@@ -143,10 +146,14 @@ async fn whole_workflows_run_with_nothing_but_the_roles() -> Result<()> {
 
     worker.drain().await?;
     orchestration.drain().await?;
-    for process in [&worker, &orchestration] {
-        assert!(!process.text().contains("permission denied"), "{}", process.text());
-    }
+    assert_eq!(denied(&[&orchestration, &worker]), "");
     stage.finish().await
+}
+
+/// What the processes said of missing privileges.
+fn denied(processes: &[&Process]) -> String {
+    let text: Vec<_> = processes.iter().map(|process| process.text()).collect();
+    text.join("\n").lines().filter(|line| line.contains("permission denied")).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! The keys that an issuer publishes (JWKS): kept, and fetched again when they are old or a token names one that is new.
 
 use super::signature::ALGORITHMS;
+use crate::config::without_password;
 use jsonwebtoken::{
     DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
@@ -107,11 +108,13 @@ impl Published {
         match self.download().await {
             Ok(set) => {
                 let keys = usable(&set);
-                tracing::info!(url = %self.url, keys = keys.len(), "fetched the issuer's keys");
+                tracing::info!(url = without_password(&self.url), keys = keys.len(), "fetched the issuer's keys");
                 let fetched = Some(Instant::now());
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, fetched };
             }
-            Err(reason) => tracing::warn!(url = %self.url, "failed to fetch the issuer's keys: {reason}"),
+            Err(reason) => {
+                tracing::warn!(url = without_password(&self.url), "failed to fetch the issuer's keys: {reason}")
+            }
         }
     }
 
