@@ -16,7 +16,7 @@ use tasker_shared::{
     id::WorkerId,
     metrics::{channel, labels},
     name::Name,
-    runtime::{Bell, Topic, consume, sweep},
+    runtime::{Bell, Gate, Topic, consume, sweep},
     step::StepState,
     storage::{
         self, Database, leases, templates,
@@ -187,7 +187,7 @@ impl Worker {
         let mut background = JoinSet::new();
         background.spawn(report::run(core.clone(), outcomes));
         let (beating, bell) = (core.clone(), core.bell.subscribe(Topic::Stopped));
-        background.spawn(sweep("heartbeat", core.metrics().clone(), Some(bell), after_drain.clone(), move || {
+        background.spawn(sweep("heartbeat", core.metrics().clone(), Gate::none(), Some(bell), after_drain.clone(), move || {
             let core = beating.clone();
             async move { heartbeat::turn(&core).await }
         }));
@@ -205,7 +205,7 @@ async fn claim_until(core: &Core, shutdown: CancellationToken) {
     let (looking, started) = (core.clone(), Arc::clone(&claims));
     let stop = shutdown.clone();
     let bell = core.bell.subscribe(Topic::Namespaces);
-    sweep("namespaces", core.metrics().clone(), Some(bell), shutdown, move || {
+    sweep("namespaces", core.metrics().clone(), Gate::none(), Some(bell), shutdown, move || {
         let (core, started, stop) = (looking.clone(), Arc::clone(&started), stop.clone());
         async move {
             let mut session = core.database.session("look_for_namespaces").await?;
@@ -231,7 +231,7 @@ async fn claim_loop(core: Core, namespace: Name, shutdown: CancellationToken) {
     let bell = core.bell.subscribe(Topic::Steps(served.namespace.clone()));
     let poll = core.settings.poll_interval..=core.settings.poll_interval * IDLE_FACTOR;
     let (metrics, stop) = (core.metrics().clone(), shutdown.clone());
-    consume("claim", metrics, bell, poll, shutdown, move |wake| {
+    consume("claim", metrics, Gate::none(), bell, poll, shutdown, move |wake| {
         let (core, served, stop) = (core.clone(), served.clone(), stop.clone());
         async move { claim::turn(&core, &served, wake, &stop).await }
     })

@@ -34,6 +34,8 @@ fn service() -> Router {
         Settings {
             max_body_bytes: 1_000,
             request_timeout: Duration::from_secs(5),
+            max_concurrent_requests: 100,
+            max_waiting_requests: 100,
             shutdown,
             health,
             exposition: Some(Exposition::new(String::new, String::new)),

@@ -4,6 +4,7 @@
 //! everything, checks every value where it is written, and reports all that is wrong at once. A key is enforced or
 //! refused: what is not known is an error with a suggestion.
 
+pub mod breakers;
 mod describe;
 mod error;
 mod keys;
@@ -47,6 +48,8 @@ pub struct Config {
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
     pub worker: Worker,
+    /// When circuit breakers open.
+    pub breakers: breakers::Breakers,
     /// Metrics, traces and logs.
     pub telemetry: telemetry::Settings,
     settings: Vec<Setting>,
@@ -66,6 +69,7 @@ struct Sections {
     database: Database,
     orchestration: Orchestration,
     worker: Worker,
+    breakers: breakers::Breakers,
     telemetry: telemetry::Settings,
 }
 
@@ -87,6 +91,7 @@ impl Config {
             database: sections.database,
             orchestration: sections.orchestration,
             worker: sections.worker,
+            breakers: sections.breakers,
             telemetry: sections.telemetry,
             settings,
         };

@@ -72,6 +72,10 @@ pub struct Orchestration {
     /// How long an HTTP request may take.
     #[serde(rename = "request_timeout_ms", deserialize_with = "milliseconds")]
     pub request_timeout: Duration,
+    /// How many requests are served at the same time.
+    pub max_concurrent_requests: usize,
+    /// How many requests wait for tasks at the same time.
+    pub max_waiting_requests: usize,
 }
 
 /// The worker service.
@@ -157,7 +161,7 @@ pub struct Command {
     pub kill_grace: Duration,
 }
 
-fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u64::deserialize(deserializer).map(Duration::from_millis)
 }
 

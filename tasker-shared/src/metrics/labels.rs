@@ -271,6 +271,11 @@ labels! {
         /// Its name.
         dependency: &'static str,
     }
+    /// One route of the API.
+    Endpoint {
+        /// The pattern that matched, never the path.
+        endpoint: Label,
+    }
     /// One bounded channel inside a service.
     Channel {
         /// Its name.
