@@ -72,6 +72,7 @@ impl Service {
                 request_timeout: config.request_timeout,
                 max_concurrent_requests: config.max_concurrent_requests,
                 max_waiting_requests: config.max_waiting_requests,
+                rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
                 exposition: Some(process.exposition.clone()),

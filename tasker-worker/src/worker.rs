@@ -2,10 +2,12 @@
 
 use crate::{
     claim,
+    completion::{self, Outcomes, Slowness},
     core::{Core, Inner, Served},
     handler::{Limits, Registry, StepHandler, registry::Duplicate},
     heartbeat, report,
     running::Running,
+    shed,
 };
 use std::{
     collections::HashSet,
@@ -13,8 +15,9 @@ use std::{
     time::Duration,
 };
 use tasker_shared::{
+    breaker,
     id::WorkerId,
-    metrics::{channel, labels},
+    metrics::labels,
     name::Name,
     runtime::{Bell, Gate, Topic, consume, sweep},
     step::StepState,
@@ -56,6 +59,12 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How often a step may lose its lease before it fails as poison.
     pub max_deliveries: i32,
+    /// No step is claimed while the outcomes that wait to be reported fill their channels to this, in percent.
+    pub claim_below_percent: u8,
+    /// No step is claimed while the process has more memory than this.
+    pub max_memory_bytes: Option<u64>,
+    /// When the channel of handlers that are not Rust counts as slow.
+    pub completion: Slowness,
     /// What a handler's run may take and leave behind.
     pub limits: Limits,
 }
@@ -73,6 +82,9 @@ impl Default for Settings {
             heartbeat_interval: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(30),
             max_deliveries: 20,
+            claim_below_percent: 80,
+            max_memory_bytes: None,
+            completion: Slowness::default(),
             limits: Limits::default(),
         }
     }
@@ -92,7 +104,7 @@ pub enum Error {
 /// A worker process.
 pub struct Worker {
     core: Core,
-    outcomes: channel::Receiver<report::Executed>,
+    outcomes: Outcomes,
 }
 
 /// Collects handlers and settings.
@@ -147,12 +159,15 @@ impl Builder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let room = settings.max_concurrent_steps.max(1);
-        let (sender, outcomes) = channel::bounded("outcomes", "worker", room * 2, database.metrics());
+        let (completion, outcomes) = completion::channels(room, settings.completion, database.breakers());
+        shed::announce(database.metrics());
+        registry.handlers().for_each(|handler| handler.show_breakers(database.breakers()));
         let core = Core::new(Inner {
             slots: Arc::new(Semaphore::new(room)),
             running: Running::default(),
             templates: storage::CompiledTemplates::default(),
-            outcomes: sender,
+            completion,
+            pgmq: database.breakers().of(breaker::PGMQ),
             database,
             bell,
             tracing,
@@ -187,10 +202,17 @@ impl Worker {
         let mut background = JoinSet::new();
         background.spawn(report::run(core.clone(), outcomes));
         let (beating, bell) = (core.clone(), core.bell.subscribe(Topic::Stopped));
-        background.spawn(sweep("heartbeat", core.metrics().clone(), Gate::none(), Some(bell), after_drain.clone(), move || {
-            let core = beating.clone();
-            async move { heartbeat::turn(&core).await }
-        }));
+        background.spawn(sweep(
+            "heartbeat",
+            core.metrics().clone(),
+            Gate::none(),
+            Some(bell),
+            after_drain.clone(),
+            move || {
+                let core = beating.clone();
+                async move { heartbeat::turn(&core).await }
+            },
+        ));
         claim_until(&core, shutdown).await;
         drain(&core).await;
         after_drain.cancel();
@@ -260,7 +282,7 @@ async fn release(core: &Core) {
     for (queue, held) in held {
         let released = async {
             let mut session = core.database.session("release").await?;
-            leases::release(&mut session, &queue, &held, core.registration.id).await
+            leases::release(&mut session, &queue, &held, core.registration.id, "the worker stops").await
         };
         match released.await {
             Ok(released) => {

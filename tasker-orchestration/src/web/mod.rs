@@ -6,6 +6,7 @@ mod document;
 mod extract;
 mod pages;
 mod pressure;
+mod rate;
 mod tasks;
 mod templates;
 mod workers;
@@ -13,9 +14,11 @@ mod workers;
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
 use pressure::{Guard, Places, bounded, guarded};
+use rate::{Limiter, limited};
 use std::time::Duration;
 use tasker_shared::{
     breaker::{self, Breaker},
+    config::RateLimits,
     metrics::Metrics,
     runtime::web::{self, Exposition, HealthChecks},
 };
@@ -34,6 +37,8 @@ pub struct Settings {
     pub max_concurrent_requests: usize,
     /// How many requests wait for a task at the same time.
     pub max_waiting_requests: usize,
+    /// How often one client may ask.
+    pub rate_limits: RateLimits,
     /// Ends waiting requests early when the service stops.
     pub shutdown: CancellationToken,
     /// What the health routes answer.
@@ -50,6 +55,7 @@ pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
         request_timeout,
         places: Places::new(settings.max_concurrent_requests, &metrics),
         waiting: Places::new(settings.max_waiting_requests, &metrics),
+        limiter: Some(Limiter::new(&settings.rate_limits, &metrics)),
         guard: Guard { breaker: orchestration.database().breakers().of(breaker::API), metrics: metrics.clone() },
     };
     let (routes, api) = api(&limits).with_state(Api { orchestration, shutdown }).split_for_parts();
@@ -66,6 +72,7 @@ pub fn openapi() -> OpenApi {
         request_timeout: Duration::ZERO,
         places: Places::new(0, &metrics),
         waiting: Places::new(0, &metrics),
+        limiter: None,
         guard: Guard { breaker: Breaker::new(breaker::API, breaker::Policy::default(), &metrics), metrics },
     };
     document::complete(api(&none).into_openapi(), true)
@@ -76,6 +83,7 @@ struct Limits {
     request_timeout: Duration,
     places: Places,
     waiting: Places,
+    limiter: Option<Limiter>,
     guard: Guard,
 }
 
@@ -118,7 +126,11 @@ fn api(limits: &Limits) -> OpenApiRouter<Api> {
         .layer(within(request_timeout + tasks::LONGEST_WAIT))
         .layer(guard())
         .layer(room(&limits.waiting));
-    quick.merge(check).layer(room(&limits.places)).merge(waiting)
+    let routes = quick.merge(check).layer(room(&limits.places)).merge(waiting);
+    match &limits.limiter {
+        Some(limiter) => routes.layer(middleware::from_fn_with_state(limiter.clone(), limited)),
+        None => routes,
+    }
 }
 
 #[cfg(test)]

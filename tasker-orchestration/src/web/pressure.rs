@@ -69,9 +69,13 @@ pub(super) async fn guarded(State(guard): State<Guard>, request: Request, next: 
 }
 
 fn retry_after(mut response: Response, wait: Duration) -> Response {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait).max(1)));
     response
+}
+
+/// Whole seconds, so that who waits that long has waited enough.
+pub(super) fn seconds_up(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 pub(super) fn endpoint(request: &Request) -> Label {

@@ -78,8 +78,13 @@ enum Phase {
     /// When the latest failures in a row happened.
     Closed(VecDeque<Duration>),
     /// Until when, and how many tries have failed.
-    Open { until: Duration, tries: u32 },
-    HalfOpen { tries: u32 },
+    Open {
+        until: Duration,
+        tries: u32,
+    },
+    HalfOpen {
+        tries: u32,
+    },
 }
 
 impl Machine {

@@ -174,8 +174,12 @@ impl Breaker {
             (State::Closed, _) => {
                 tracing::warn!(breaker = component, %why, "the circuit breaker {component} opens: it failed time after time")
             }
-            (_, State::Closed) => tracing::info!(breaker = component, "the circuit breaker {component} closes: all is well again"),
-            _ => tracing::debug!(breaker = component, from = %before, to = %after, %why, "the circuit breaker {component} was tried"),
+            (_, State::Closed) => {
+                tracing::info!(breaker = component, "the circuit breaker {component} closes: all is well again")
+            }
+            _ => {
+                tracing::debug!(breaker = component, from = %before, to = %after, %why, "the circuit breaker {component} was tried")
+            }
         }
     }
 
@@ -265,7 +269,8 @@ impl Breakers {
     pub fn shown(&self) -> Vec<api::Breaker> {
         let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut shown: Vec<_> = known.iter().map(Breaker::shown).chain(sources.iter().flat_map(|source| source())).collect();
+        let mut shown: Vec<_> =
+            known.iter().map(Breaker::shown).chain(sources.iter().flat_map(|source| source())).collect();
         shown.sort_by(|a, b| (&a.component, &a.host).cmp(&(&b.component, &b.host)));
         shown
     }
@@ -333,6 +338,9 @@ mod tests {
         let breakers = Breakers::new(POLICY, &Metrics::disabled());
         (0..2).for_each(|_| breakers.of(PGMQ).admit().unwrap().failed(&"no connection"));
         assert_eq!(breakers.of(PGMQ).state(), State::Open);
-        assert_eq!(breakers.shown().iter().map(|b| (b.component.as_str(), b.state)).collect::<Vec<_>>(), [("pgmq", State::Open)]);
+        assert_eq!(
+            breakers.shown().iter().map(|b| (b.component.as_str(), b.state)).collect::<Vec<_>>(),
+            [("pgmq", State::Open)]
+        );
     }
 }

@@ -18,7 +18,7 @@ mod tests;
 
 pub use describe::Setting;
 pub use error::{Error, Problem};
-pub use sections::{Command, Database, Http, Orchestration, Worker};
+pub use sections::{Command, Database, Http, Orchestration, RateLimits, Worker};
 pub use sources::Sources;
 
 use ::config::{ConfigError, Map, Source, ValueKind};

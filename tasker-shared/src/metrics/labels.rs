@@ -276,6 +276,18 @@ labels! {
         /// The pattern that matched, never the path.
         endpoint: Label,
     }
+    /// A request to one route, by what a rate limit said.
+    RateLimited {
+        /// The pattern that matched, never the path.
+        endpoint: Label,
+        /// `allowed` or `rejected`.
+        outcome: &'static str,
+    }
+    /// Why a worker claims nothing for a while.
+    HeldBack {
+        /// `outcomes` or `memory`.
+        reason: &'static str,
+    }
     /// One bounded channel inside a service.
     Channel {
         /// Its name.

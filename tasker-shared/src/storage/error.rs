@@ -67,7 +67,9 @@ impl Error {
         match self {
             Self::Connect { .. } => true,
             Self::Statement { source, .. } => {
-                matches!(source, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) || is_cut(source) || has_code(source, OUTAGE)
+                matches!(source, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
+                    || is_cut(source)
+                    || has_code(source, OUTAGE)
             }
             Self::Schema(_) | Self::Inconsistent { .. } => false,
         }

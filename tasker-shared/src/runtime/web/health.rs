@@ -50,7 +50,15 @@ impl HealthChecks {
         draining: CancellationToken,
         metrics: &Metrics,
     ) -> Builder {
-        Builder(Checks { service, version, draining, metrics: metrics.clone(), patience: PATIENCE, checks: Vec::new(), breakers: None })
+        Builder(Checks {
+            service,
+            version,
+            draining,
+            metrics: metrics.clone(),
+            patience: PATIENCE,
+            checks: Vec::new(),
+            breakers: None,
+        })
     }
 
     /// Runs every check, all at once, and says what was found. Takes no longer than the slowest check may.
