@@ -14,7 +14,9 @@ const MEMORY: &str = "memory";
 
 /// Counts begin at zero, so that the first time can be seen.
 pub(crate) fn announce(metrics: &Metrics) {
-    [OUTCOMES, MEMORY].into_iter().for_each(|reason| metrics.worker_claims_held_back.add(0, labels::HeldBack { reason }));
+    [OUTCOMES, MEMORY]
+        .into_iter()
+        .for_each(|reason| metrics.worker_claims_held_back.add(0, labels::HeldBack { reason }));
 }
 
 /// Waits until the worker may take more.
@@ -28,7 +30,7 @@ pub(crate) async fn admitted(core: &Core) {
 }
 
 fn held_back(core: &Core) -> Option<&'static str> {
-    if core.completion.usage() >= f64::from(core.settings.claim_below_percent) {
+    if core.completion.usage() > f64::from(core.settings.claim_below_percent) {
         return Some(OUTCOMES);
     }
     let most = core.settings.max_memory_bytes?;

@@ -59,7 +59,7 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How often a step may lose its lease before it fails as poison.
     pub max_deliveries: i32,
-    /// No step is claimed while the outcomes that wait to be reported fill their channels to this, in percent.
+    /// No step is claimed while the outcomes that wait to be reported fill their channels to more than this, in percent.
     pub claim_below_percent: u8,
     /// No step is claimed while the process has more memory than this.
     pub max_memory_bytes: Option<u64>,

@@ -133,7 +133,7 @@ pub struct Worker {
     pub max_result_bytes: usize,
     /// After so many deliveries a step's message is put aside as a dead letter.
     pub max_deliveries: u32,
-    /// No step is claimed while the outcomes that wait to be reported fill their channels to this, in percent.
+    /// No step is claimed while the outcomes that wait to be reported fill their channels to more than this, in percent.
     pub claim_below_percent: u8,
     /// No step is claimed while the process has more memory than this, in bytes; zero is no limit.
     pub max_memory_bytes: u64,

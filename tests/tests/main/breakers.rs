@@ -192,6 +192,8 @@ async fn while_the_database_is_away_requests_are_refused_at_once_and_afterwards_
         restarted.elapsed()
     );
 
+    // the test's own connection was cut too
+    eventually("the test is connected", async || Ok(stage.open_tasks().await.is_ok())).await?;
     stage.chains_are_done(100).await?;
     for (process, name) in [(&stage.orchestration, "api_database"), (&worker, "pgmq")] {
         let told = |word: &str| process.text().matches(&format!("the circuit breaker {name} {word}")).count();

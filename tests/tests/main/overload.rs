@@ -86,14 +86,17 @@ async fn too_many_submitters_are_refused_early_and_every_accepted_task_completes
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_submits_too_often_is_told_to_wait_and_may_still_look() -> Result<()> {
-    let limits =
-        [("TASKER__ORCHESTRATION__RATE_LIMITS__SUBMIT_PER_SECOND", "0.01"), ("TASKER__ORCHESTRATION__RATE_LIMITS__SUBMIT_BURST", "5")];
+    let limits = [
+        ("TASKER__ORCHESTRATION__RATE_LIMITS__SUBMIT_PER_SECOND", "0.01"),
+        ("TASKER__ORCHESTRATION__RATE_LIMITS__SUBMIT_BURST", "5"),
+    ];
     let stage = Stage::start_with(&limits).await?;
     let api = stage.orchestration.url().await?;
     let http = reqwest::Client::new();
     let mut told = Vec::new();
     for _ in 0..8 {
-        let answer = http.post(format!("{api}/v1/tasks")).json(&json!({"namespace": "stage", "name": "none"})).send().await?;
+        let answer =
+            http.post(format!("{api}/v1/tasks")).json(&json!({"namespace": "stage", "name": "none"})).send().await?;
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         assert_eq!(header("ratelimit-limit"), Some(5));
         let again = header("retry-after").is_some_and(|seconds| seconds > 1);
@@ -166,7 +169,8 @@ async fn when_outcomes_of_programs_cannot_be_handed_over_no_more_are_started_and
     ] {
         assert_eq!(stage.count(sql).await?, expected, "{what}");
     }
-    let given_back = "select count(*) from tasker.step_transitions where from_state = 'in_progress' and to_state = 'enqueued'";
+    let given_back =
+        "select count(*) from tasker.step_transitions where from_state = 'in_progress' and to_state = 'enqueued'";
     let (told, counted) = (stage.count(given_back).await? as f64, rejections().await?);
     assert!((told - counted).abs() < 0.5, "{told} were given back, {counted} are counted");
     worker.drain().await?;
@@ -227,7 +231,7 @@ async fn a_step_whose_host_is_away_waits_for_it_without_using_up_its_only_attemp
         ("TASKER__WORKER__HTTP__ENABLED", "true"),
         ("TASKER__WORKER__HTTP__ALLOWED_HOSTS", "127.0.0.1"),
         ("TASKER__BREAKERS__HTTP_HANDLER__FAILURES", "3"),
-        ("TASKER__BREAKERS__HTTP_HANDLER__OPEN_MS", "1500"),
+        ("TASKER__BREAKERS__HTTP_HANDLER__OPEN_MS", "3000"),
     ])?;
     let pages = worker.url().await?;
     stage.apply(&calls("stubborn", "{max_attempts: 3, backoff: none}", address)).await?;
@@ -242,7 +246,8 @@ async fn a_step_whose_host_is_away_waits_for_it_without_using_up_its_only_attemp
     assert_eq!(health.status, "healthy", "a host is none of the service's own parts");
 
     let waiting = stage.submit("once", json!({})).await?;
-    let not_tried = "select count(*) from tasker.steps where state = 'waiting_for_retry' and failures = 0 and attempt = 1";
+    let not_tried =
+        "select count(*) from tasker.steps where state = 'waiting_for_retry' and failures = 0 and attempt = 1";
     eventually("the step waits", async || Ok(stage.count(not_tried).await? == 1)).await?;
     let listener = TcpListener::bind(address).await?;
     let server =

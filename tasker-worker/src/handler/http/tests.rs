@@ -114,7 +114,10 @@ async fn a_host_that_is_away_is_left_alone_and_the_attempt_does_not_count() {
         assert!(!failure.not_tried, "{failure:?}");
     }
     let failure = Failure::from(handler.call(url(200)).await.expect_err("it is left alone"));
-    assert!(failure.not_tried && failure.retryable && failure.retry_after_ms.is_some_and(|wait| wait <= 1_000), "{failure:?}");
+    assert!(
+        failure.not_tried && failure.retryable && failure.retry_after_ms.is_some_and(|wait| wait <= 1_000),
+        "{failure:?}"
+    );
     assert!(failure.message.contains("was not called"), "{failure:?}");
     tokio::time::sleep(Duration::from_millis(failure.retry_after_ms.unwrap_or(0) + 1)).await;
     assert!(handler.call(url(200)).await.is_ok(), "the try");

@@ -144,10 +144,7 @@ impl Services {
         }
         let refused = self.http.get(format!("{}/v1/tasks", self.api)).send().await?;
         anyhow::ensure!(refused.status() == 503, "the breaker is open and {} is answered", refused.status());
-        eventually("the breaker is closed", async || {
-            Ok(breaker.state() == tasker_shared::breaker::State::Closed)
-        })
-        .await
+        eventually("the breaker is closed", async || Ok(breaker.state() == tasker_shared::breaker::State::Closed)).await
     }
 
     async fn stop(self) -> Result<()> {
