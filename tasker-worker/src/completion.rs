@@ -7,7 +7,7 @@
 use crate::{handler::HandlerType, report::Executed};
 use std::time::Duration;
 use tasker_shared::{
-    breaker::{self, Breaker, Permit, Policy},
+    breaker::{self, Breaker, Policy},
     metrics::{
         Metrics,
         channel::{self, Receiver, Sender},
@@ -70,7 +70,9 @@ impl Completion {
         let permit = self.breaker.admit_if_closed().ok();
         let mut sending = std::pin::pin!(self.foreign.send(executed));
         if let Ok(_sent) = tokio::time::timeout(self.slow_send, &mut sending).await {
-            permit.map(Permit::succeeded);
+            if let Some(permit) = permit {
+                permit.succeeded();
+            }
             return;
         }
         self.metrics.ffi_completion_slow_sends.add(1, ());

@@ -17,9 +17,10 @@ use tasker_shared::{
 };
 
 /// The failing hosts of a worker; cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Hosts(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     policy: Policy,
     most: usize,
@@ -29,12 +30,14 @@ struct Inner {
     epoch: Instant,
 }
 
+#[derive(Debug)]
 struct Host {
     machine: Machine,
     failed_at: Duration,
 }
 
 /// A call that is under way. Dropped at the step's deadline, it failed; dropped before, it tells nothing.
+#[derive(Debug)]
 pub(super) struct Call<'a> {
     hosts: &'a Hosts,
     host: String,
@@ -178,7 +181,9 @@ impl Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if self.told {
-        } else if tokio::time::Instant::now() >= self.deadline {
+            return;
+        }
+        if tokio::time::Instant::now() >= self.deadline {
             self.hosts.failed(&self.host, self.pass);
         } else if self.pass == Pass::Probe {
             let now = self.hosts.now();
@@ -206,7 +211,7 @@ mod tests {
 
     fn fail(hosts: &Hosts, host: &str, times: usize) {
         for _ in 0..times {
-            hosts.admit(host.to_owned(), later()).ok().expect("it is closed").failed();
+            hosts.admit(host.to_owned(), later()).expect("it is closed").failed();
         }
     }
 
@@ -221,10 +226,10 @@ mod tests {
         let hosts = Hosts::new(POLICY, 10);
         fail(&hosts, "a", 2);
         assert!(hosts.admit("a".to_owned(), later()).is_err_and(|wait| wait <= POLICY.open));
-        hosts.admit("b".to_owned(), later()).ok().expect("it is another").succeeded();
+        hosts.admit("b".to_owned(), later()).expect("it is another").succeeded();
         assert_eq!(states(&hosts), [("a".to_owned(), State::Open)]);
         tokio::time::sleep(POLICY.open).await;
-        let tried = hosts.admit("a".to_owned(), later()).ok().expect("the time is over");
+        let tried = hosts.admit("a".to_owned(), later()).expect("the time is over");
         assert!(hosts.admit("a".to_owned(), later()).is_err(), "one try at a time");
         tried.succeeded();
         assert_eq!(states(&hosts), [], "a host that does well is not remembered");
