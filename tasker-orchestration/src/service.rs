@@ -5,10 +5,11 @@ use crate::{
     process::Process,
     repair,
     requests::Requests,
+    retention::Retention,
     taken, timers,
     web::{self, Settings as WebSettings},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tasker_shared::{
     breaker,
     config::Config,
@@ -112,6 +113,7 @@ fn settings(config: &Config) -> Settings {
         max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
+        retention: config.retention.clone(),
     }
 }
 
@@ -155,6 +157,12 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
         async move { repair::expired_leases(&o).await }
     }));
     loops.spawn(try_database(orchestration.clone(), shutdown.clone()));
+    let (metrics, o) = parts(&orchestration);
+    let retention = Arc::new(Retention::new(&o));
+    loops.spawn(sweep("retention", metrics, Gate::none(), None, shutdown.clone(), move || {
+        let (retention, o) = (Arc::clone(&retention), o.clone());
+        async move { retention.turn(&o).await }
+    }));
     loops.spawn(finished::tell(orchestration.clone(), shutdown));
     while let Some(ended) = loops.join_next().await {
         if let Err(panic) = ended {

@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod keys;
 mod layer;
+mod retention;
 mod rules;
 mod sections;
 mod sources;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use describe::Setting;
 pub use error::{Error, Problem};
+pub use retention::{NEVER, Retention, age};
 pub use sections::{Command, Database, Http, Orchestration, RateLimits, Worker};
 pub use sources::Sources;
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub worker: Worker,
     /// When circuit breakers open.
     pub breakers: breakers::Breakers,
+    /// What is removed when it is old.
+    pub retention: Retention,
     /// Metrics, traces and logs.
     pub telemetry: telemetry::Settings,
     settings: Vec<Setting>,
@@ -70,6 +74,7 @@ struct Sections {
     orchestration: Orchestration,
     worker: Worker,
     breakers: breakers::Breakers,
+    retention: Retention,
     telemetry: telemetry::Settings,
 }
 
@@ -92,6 +97,7 @@ impl Config {
             orchestration: sections.orchestration,
             worker: sections.worker,
             breakers: sections.breakers,
+            retention: sections.retention,
             telemetry: sections.telemetry,
             settings,
         };

@@ -36,6 +36,7 @@ const NOT_IN_THIS_RUN: &[&str] = &[
     "mpsc_channel_full_events_total",
     "api_requests_rejected_total",
     "tasker_api_requests_shed_total",
+    "tasker_retention_duration_milliseconds",
     "tasker_db_last_vacuum_age_seconds",
     "tasker_db_last_analyze_age_seconds",
     "outcome=~\"error\"",
