@@ -75,6 +75,9 @@ fn http() -> Vec<Panel> {
             .show(share(failed, rate("http_server_request_duration")))
             .percent()
             .bad_above(0.01, 0.05),
+        stacked("Access", "Requests at the gate: accepted, or turned away because the caller is unknown or may not.")
+            .show(rate("access_decisions").by(["outcome", "credential"]))
+            .unit("reqps"),
     ]
 }
 

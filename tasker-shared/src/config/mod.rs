@@ -5,6 +5,7 @@
 //! refused: what is not known is an error with a suggestion.
 
 mod auth;
+pub mod breakers;
 mod describe;
 mod error;
 mod keys;
@@ -22,7 +23,7 @@ pub use describe::Setting;
 pub(crate) use describe::without_password;
 pub use error::{Error, Problem};
 pub use retention::{NEVER, Retention, age};
-pub use sections::{Command, Database, Http, Orchestration, Tls, Worker};
+pub use sections::{Command, Database, Http, Orchestration, RateLimits, Tls, Worker};
 pub use sources::Sources;
 
 use ::config::{ConfigError, Map, Source, ValueKind};
@@ -54,6 +55,8 @@ pub struct Config {
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
     pub worker: Worker,
+    /// When circuit breakers open.
+    pub breakers: breakers::Breakers,
     /// What is removed when it is old.
     pub retention: Retention,
     /// Metrics, traces and logs.
@@ -76,6 +79,7 @@ struct Sections {
     auth: Auth,
     orchestration: Orchestration,
     worker: Worker,
+    breakers: breakers::Breakers,
     retention: Retention,
     telemetry: telemetry::Settings,
 }
@@ -99,6 +103,7 @@ impl Config {
             auth: sections.auth,
             orchestration: sections.orchestration,
             worker: sections.worker,
+            breakers: sections.breakers,
             retention: sections.retention,
             telemetry: sections.telemetry,
             settings,

@@ -231,7 +231,7 @@ fn every_configuration_key_in_the_docs_exists() {
     }
     for page in PAGES {
         for word in read(page).split('`') {
-            let section = ["database.", "auth.", "orchestration.", "worker.", "telemetry."]
+            let section = ["database.", "auth.", "orchestration.", "worker.", "breakers.", "telemetry."]
                 .iter()
                 .find(|s| word.starts_with(**s));
             if section.is_some() && word.bytes().all(|b| b.is_ascii_lowercase() || b"._".contains(&b)) {

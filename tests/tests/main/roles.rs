@@ -74,7 +74,9 @@ impl Stage {
 
     async fn finish(mut self) -> Result<()> {
         for role in roles::NAMES {
-            sqlx::raw_sql(&format!("drop owned by {role}_{name}; drop role {role}_{name}", name = self.database.name)).execute(&mut self.owner).await?;
+            sqlx::raw_sql(&format!("drop owned by {role}_{name}; drop role {role}_{name}", name = self.database.name))
+                .execute(&mut self.owner)
+                .await?;
         }
         self.owner.close().await?;
         self.database.drop().await
