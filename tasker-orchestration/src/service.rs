@@ -13,6 +13,7 @@ use tasker_shared::{
     config::Config,
     metrics::Metrics,
     runtime::{self, Topic, consume, sweep, web as common},
+    storage,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,35 @@ fn settings(config: &Config) -> Settings {
         max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
+    }
+}
+
+/// A loop of this service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// Outcomes become verdicts.
+    Process,
+    /// Tasks that were submitted by SQL get their steps.
+    Initialize,
+    /// What is due happens.
+    Timers,
+    /// Leases that ran out come first.
+    ExpiredLeases,
+    /// What stands still is mended.
+    Repair,
+}
+
+/// One turn of one loop, for callers that drive the service themselves.
+///
+/// # Errors
+/// The turn changed nothing, or not everything; the next one goes on.
+pub async fn turn(orchestration: &Orchestration, of: Loop) -> Result<(), storage::Error> {
+    match of {
+        Loop::Process => taken::turn::<Process>(orchestration).await.map(drop),
+        Loop::Initialize => taken::turn::<Requests>(orchestration).await.map(drop),
+        Loop::Timers => timers::turn(orchestration).await.map(drop),
+        Loop::ExpiredLeases => repair::expired_leases(orchestration).await.map(drop),
+        Loop::Repair => repair::turn(orchestration).await.map(drop),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::Error;
+use super::{Error, Gate};
 use crate::{
     metrics::{
         Label, Metrics, Success, TransactionOutcome,
@@ -17,6 +17,7 @@ use sqlx::{
 use std::{
     io,
     str::FromStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,7 @@ pub struct Database {
     pool: PgPool,
     metrics: Metrics,
     target: String,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl Database {
@@ -102,7 +104,12 @@ impl Database {
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
             .connect_lazy_with(connect);
-        Ok(Self { pool, metrics, target })
+        Ok(Self { pool, metrics, target, gate: None })
+    }
+
+    /// The same pool with a gate before every statement; for tests.
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self.clone() }
     }
 
     /// Host, port and database.
@@ -149,8 +156,8 @@ impl Database {
         let connection =
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
-        let metrics = self.metrics.clone();
-        Ok(Session { connection, metrics, name, started: Instant::now(), open: false, traffic: Vec::new() })
+        let (metrics, gate) = (self.metrics.clone(), self.gate.clone());
+        Ok(Session { connection, metrics, gate, name, started: Instant::now(), open: false, traffic: Vec::new() })
     }
 }
 
@@ -161,6 +168,7 @@ impl Database {
 pub struct Session {
     connection: PoolConnection<Postgres>,
     metrics: Metrics,
+    gate: Option<Arc<dyn Gate>>,
     name: &'static str,
     started: Instant,
     open: bool,
@@ -178,6 +186,7 @@ impl Session {
         doing: &'static str,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = query.execute(&mut *self.connection).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
@@ -195,6 +204,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = query.fetch_all(&mut *self.connection).await;
         self.measured(doing, started, answer)
@@ -212,6 +222,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = query.fetch_optional(&mut *self.connection).await;
         self.measured(doing, started, answer)
@@ -258,6 +269,13 @@ impl Session {
             self.traffic.push((queue, traffic));
         } else {
             traffic.count(&self.metrics, &queue);
+        }
+    }
+
+    async fn pass(&self, doing: &'static str) -> Result<(), Error> {
+        match &self.gate {
+            Some(gate) => gate.pass(self.name, doing).await.map_err(|source| Error::Statement { doing, source }),
+            None => Ok(()),
         }
     }
 
