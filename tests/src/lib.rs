@@ -2,6 +2,9 @@
 
 pub mod database;
 pub mod gate;
+pub mod interleave;
+pub mod invariants;
+pub mod model;
 pub mod process;
 pub mod system;
 pub mod templates;
