@@ -74,7 +74,8 @@ impl Service {
         let (line, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let Some(uri) = route.uri(&String::from_utf8_lossy(line)) else { return };
         let media_type = MEDIA_TYPES[usize::from(*media_type) % MEDIA_TYPES.len()];
-        let request = Request::builder().method(route.method.clone()).uri(&uri).header(header::CONTENT_TYPE, media_type);
+        let request =
+            Request::builder().method(route.method.clone()).uri(&uri).header(header::CONTENT_TYPE, media_type);
         let Ok(request) = request.body(Body::from(body.to_vec())) else { return };
         let answer = self.runtime.block_on(self.router.clone().oneshot(request)).expect("it cannot fail");
         self.runtime.block_on(check(route, &uri, answer));

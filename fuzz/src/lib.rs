@@ -18,13 +18,8 @@ use tasker_shared::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 5] = [
-    ("template", template),
-    ("wfformat", wfformat),
-    ("config", config),
-    ("traceparent", traceparent),
-    ("http", http),
-];
+pub const TARGETS: [(&str, Target); 5] =
+    [("template", template), ("wfformat", wfformat), ("config", config), ("traceparent", traceparent), ("http", http)];
 
 /// A template: what is accepted can be drawn, written, read again as the same, and applied in every environment.
 pub fn template(data: &[u8]) {

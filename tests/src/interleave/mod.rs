@@ -61,7 +61,7 @@ pub struct Report {
     pub statements: usize,
     /// Statements that waited for another actor's lock.
     pub waits: usize,
-    /// Actors that PostgreSQL ended because they waited for each other.
+    /// How often PostgreSQL ended a transaction because two waited for each other.
     pub deadlocks: usize,
     took: Duration,
 }
@@ -95,7 +95,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     if report.scenes == 0 {
         bail!("no scene has this in its name");
     }
-    stage.close().await?;
+    report.deadlocks = stage.close().await?;
     report.took = started.elapsed();
     Ok(report)
 }

@@ -20,7 +20,8 @@ const ACTORS: usize = 3;
 const ROUNDS: usize = 12;
 
 /// How long PostgreSQL lets transactions wait for each other before it looks whether one must give up.
-const QUICK: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''20ms''', current_database()); end $$";
+const QUICK: &str =
+    "do $$ begin execute format('alter database %I set deadlock_timeout = ''20ms''', current_database()); end $$";
 
 pub(super) struct Stage {
     hand: Real,
@@ -45,11 +46,15 @@ impl Stage {
         Ok(Self { hand, actors, turnstiles, moved, template: String::new(), runs: Vec::new() })
     }
 
-    pub(super) async fn close(self) -> Result<()> {
+    /// Ends everything; answers with the deadlocks that PostgreSQL counted, those after which work was repeated too.
+    pub(super) async fn close(self) -> Result<usize> {
         for actor in &self.actors {
             actor.disconnect().await;
         }
-        self.hand.close().await
+        let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+        let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(self.hand.pool()).await?;
+        self.hand.close().await?;
+        Ok(usize::try_from(deadlocks)?)
     }
 
     pub(super) fn moved(&self) -> Arc<Notify> {

@@ -126,7 +126,13 @@ impl Operation {
             87..91 => Self::Step {
                 task: n,
                 step: random.below(usize::MAX),
-                action: random.of(&[StepAction::Retry, StepAction::Retry, StepAction::Cancel, StepAction::Resolve, StepAction::Resolve]),
+                action: random.of(&[
+                    StepAction::Retry,
+                    StepAction::Retry,
+                    StepAction::Cancel,
+                    StepAction::Resolve,
+                    StepAction::Resolve,
+                ]),
             },
             91 => Self::Duplicate { message: n },
             92 => Self::Lose { message: n },

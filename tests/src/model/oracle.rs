@@ -87,7 +87,9 @@ pub(crate) enum Of {
 impl About {
     fn is_like(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Outcome { task, step, .. }, Self::Outcome { task: of, step: other, .. }) => (task, step) == (of, other),
+            (Self::Outcome { task, step, .. }, Self::Outcome { task: of, step: other, .. }) => {
+                (task, step) == (of, other)
+            }
             _ => self == other,
         }
     }
@@ -164,7 +166,8 @@ impl Oracle {
         }
         let shape = self.shapes[self.tasks[task].shape].clone();
         self.move_task(task, T::InProgress);
-        let new = Step { state: S::Pending, attempt: 0, failures: 0, history: Vec::new(), reported: None, rested: false };
+        let new =
+            Step { state: S::Pending, attempt: 0, failures: 0, history: Vec::new(), reported: None, rested: false };
         self.tasks[task].steps = vec![new; shape.steps.len()];
         if shape.deadline {
             self.timers.push(Timer { task, of: Of::Deadline, due: false, held: false });
@@ -492,7 +495,8 @@ impl Oracle {
 
     pub(super) fn operate_step(&mut self, task: usize, step: usize, action: StepAction) -> Answer {
         let state = self.tasks[task].state;
-        if state.is_final() && (state != T::Error || action == StepAction::Cancel && !self.tasks[task].steps.is_empty()) {
+        if state.is_final() && (state != T::Error || action == StepAction::Cancel && !self.tasks[task].steps.is_empty())
+        {
             return ILLEGAL;
         }
         let Some(it) = self.tasks[task].steps.get(step) else { return UNKNOWN };

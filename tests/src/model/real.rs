@@ -339,7 +339,8 @@ impl Real {
     }
 
     pub(crate) async fn operate_step(&self, task: usize, step: usize, action: StepAction) -> Result<Told> {
-        let (o, task, plain, step) = (&self.orchestration, self.task(task).await?, Action::default(), format!("s{step}"));
+        let (o, task, plain, step) =
+            (&self.orchestration, self.task(task).await?, Action::default(), format!("s{step}"));
         let done = match action {
             StepAction::Retry => operate::retry_step(o, task, &step, &plain).await,
             StepAction::Cancel => operate::cancel_step(o, task, &step, &plain).await,

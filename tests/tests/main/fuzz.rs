@@ -22,7 +22,8 @@ fn root() -> PathBuf {
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let mut files: Vec<_> = fs::read_dir(root().join("seeds").join(target)).unwrap().map(|f| f.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(root().join("seeds").join(target)).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
@@ -30,8 +31,20 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 /// One to four changes: bytes flipped, cut out, doubled, replaced by what parsers stumble over, or taken from another seed.
 fn mutated(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
     const STUMBLES: [&[u8]; 14] = [
-        b"\0", b"\xff\xfe", b"{", b"[", b"\"", b"\n", b": ", b"&a *a", b"-", b"99999999999999999999", b"1e999", b"\\u0000",
-        b"\xed\xa0\x80", b"!!binary ",
+        b"\0",
+        b"\xff\xfe",
+        b"{",
+        b"[",
+        b"\"",
+        b"\n",
+        b": ",
+        b"&a *a",
+        b"-",
+        b"99999999999999999999",
+        b"1e999",
+        b"\\u0000",
+        b"\xed\xa0\x80",
+        b"!!binary ",
     ];
     let mut bytes = seeds[random.below(seeds.len())].clone();
     for _ in 0..=random.below(4) {
