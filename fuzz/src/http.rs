@@ -7,11 +7,12 @@ use axum::{
 };
 use std::{cell::RefCell, time::Duration};
 use tasker_orchestration::{
-    Orchestration, Settings,
+    Orchestration, Settings, service,
     web::{self, openapi, router},
 };
 use tasker_shared::{
     api::Problem,
+    config::{Config, Sources},
     metrics::Metrics,
     runtime::{
         Bell,
@@ -145,18 +146,7 @@ fn unconnected() -> Orchestration {
         application_name: "fuzz".into(),
     };
     let database = Database::deferred(&options, Metrics::disabled()).expect("the URL is one");
-    let settings = Settings {
-        environment: "test".into(),
-        results_batch: 1,
-        requests_batch: 1,
-        process_loops: 1,
-        poll_interval: Duration::from_secs(1),
-        timer_poll_interval: Duration::from_secs(1),
-        repair_interval: Duration::from_secs(1),
-        stalled_after: Duration::from_secs(1),
-        max_deliveries: 1,
-        max_input_bytes: 16 * 1024,
-        max_batch_submit: 10,
-    };
+    let config = Config::load(&Sources::built_in("test")).expect("the built-in configuration is valid");
+    let settings = Settings { max_input_bytes: 16 * 1024, max_batch_submit: 10, ..service::settings(&config) };
     Orchestration::new(database, Bell::local(), Tracing::disabled(), settings)
 }

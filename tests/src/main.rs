@@ -1,12 +1,12 @@
-//! Long tests by command: what the ordinary tests run for a short time, for as long as one likes.
+//! `tasker-tests`: what takes too long for `cargo test`.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tasker_tests::{interleave, model};
+use tasker_tests::{interleave, model, soak};
 
-/// Long tests of Tasker, each repeated by its seed.
+/// Long tests of the whole system; build the programs first: `cargo build --release --workspace`
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "tasker-tests", version)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -14,26 +14,27 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Random stories, compared with an oracle after each operation.
+    /// Run many steps with retention on, and judge whether latency, sizes and memory stay flat
+    Soak(soak::Settings),
+    /// Tell random stories, and compare the system with an oracle after each operation
     Model(model::Options),
-    /// The orders in which transactions can meet, one after the other.
+    /// Try the orders in which transactions can meet, one after the other
     Interleave(interleave::Options),
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    let done = match Args::parse().command {
-        Command::Model(options) => model::run(&options).await.map(|report| {
+async fn main() -> anyhow::Result<ExitCode> {
+    match Args::parse().command {
+        Command::Soak(settings) => soak::command(&settings).await,
+        Command::Model(options) => {
+            let report = model::run(&options).await?;
             println!("{report}");
             report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
-        }),
-        Command::Interleave(options) => interleave::run(&options).await.map(|report| println!("{report}")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Interleave(options) => {
+            println!("{}", interleave::run(&options).await?);
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -1,15 +1,11 @@
 //! What reads the texts of others, fed with mutated ones for a short time. `cargo fuzz` feeds the same functions longer.
 
-#[path = "../../../fuzz/src/lib.rs"]
-mod entries;
-
-use entries::TARGETS;
 use std::{
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use tasker_tests::model::random::Random;
+use tasker_tests::{fuzz::TARGETS, model::random::Random};
 
 /// How long each target is fed beyond its seeds.
 const LONG: Duration = Duration::from_secs(3);
@@ -22,10 +18,10 @@ fn root() -> PathBuf {
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let mut files: Vec<_> =
-        fs::read_dir(root().join("seeds").join(target)).unwrap().map(|f| f.unwrap().path()).collect();
+    let files = fs::read_dir(root().join("seeds").join(target)).expect("it has seeds");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
     files.sort();
-    files.iter().map(|file| fs::read(file).unwrap()).collect()
+    files.iter().map(|file| fs::read(file).expect("a seed")).collect()
 }
 
 /// One to four changes: bytes flipped, cut out, doubled, replaced by what parsers stumble over, or taken from another seed.
@@ -69,7 +65,7 @@ fn mutated(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn feed(name: &str) {
-    let (_, target) = TARGETS.iter().find(|(target, _)| *target == name).unwrap();
+    let (_, target) = TARGETS.iter().find(|(target, _)| *target == name).expect("the target exists");
     let (seeds, mut random, mut inputs, started) = (seeds(name), Random::new(1), 0, Instant::now());
     for seed in &seeds {
         target(seed);
@@ -112,10 +108,10 @@ fn no_request_is_answered_in_a_way_that_the_document_does_not_know() {
 
 #[test]
 fn every_target_has_its_program_for_cargo_fuzz() {
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it is there");
     for (target, _) in TARGETS {
         assert!(manifest.contains(&format!("name = \"{target}\"")), "{target} is no binary of fuzz/Cargo.toml");
-        let program = fs::read_to_string(root().join(format!("fuzz_targets/{target}.rs"))).unwrap();
+        let program = fs::read_to_string(root().join(format!("fuzz_targets/{target}.rs"))).expect("it is there");
         assert!(program.contains(&format!("tasker_fuzz::{target}(data)")), "{program}");
     }
 }
