@@ -44,6 +44,9 @@ pub struct Options {
     /// Ends earlier, after so many seconds.
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Ends after so many stories, or later when every transition was taken.
+    #[arg(long)]
+    pub until_covered: Option<u64>,
 }
 
 /// What a run showed.
@@ -88,7 +91,9 @@ impl fmt::Display for Report {
 pub async fn run(options: &Options) -> Result<Report> {
     let (started, mut report, mut real) = (Instant::now(), Report::default(), Real::start().await?);
     for seed in options.seed..options.seed.saturating_add(options.cases) {
-        if options.seconds.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds)) {
+        let late = options.seconds.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds));
+        let enough = options.until_covered.is_some_and(|least| report.cases >= least);
+        if late || enough && report.uncovered().is_empty() {
             break;
         }
         let story = Story::random(seed, options.operations);
