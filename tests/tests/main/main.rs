@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_local;
+mod contract;
 mod crowd;
 mod docs;
 mod drills;
