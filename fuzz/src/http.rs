@@ -59,6 +59,9 @@ impl Service {
         let settings = web::Settings {
             max_body_bytes: 64 * 1024,
             request_timeout: Duration::from_secs(5),
+            max_concurrent_requests: 100,
+            max_waiting_requests: 100,
+            rate_limits: configured().orchestration.rate_limits,
             shutdown,
             health,
             exposition: Some(Exposition::new(String::new, String::new)),
@@ -146,7 +149,10 @@ fn unconnected() -> Orchestration {
         application_name: "fuzz".into(),
     };
     let database = Database::deferred(&options, Metrics::disabled()).expect("the URL is one");
-    let config = Config::load(&Sources::built_in("test")).expect("the built-in configuration is valid");
-    let settings = Settings { max_input_bytes: 16 * 1024, max_batch_submit: 10, ..service::settings(&config) };
+    let settings = Settings { max_input_bytes: 16 * 1024, max_batch_submit: 10, ..service::settings(&configured()) };
     Orchestration::new(database, Bell::local(), Tracing::disabled(), settings)
+}
+
+fn configured() -> Config {
+    Config::load(&Sources::built_in("test")).expect("the built-in configuration is valid")
 }

@@ -57,6 +57,8 @@ pub(crate) enum Outcome {
     Retry,
     /// To be tried again after an hour.
     RetryLater,
+    /// It did not begin, and is to be tried again after an hour.
+    NotTried,
     Timeout,
     Permanent,
     /// The worker found that the step takes its workers down.
@@ -166,7 +168,8 @@ impl Outcome {
         match random.below(16) {
             0..7 => Self::Success,
             7..10 => Self::Retry,
-            10..13 => Self::RetryLater,
+            10..12 => Self::RetryLater,
+            12 => Self::NotTried,
             13 => Self::Timeout,
             14 => Self::Permanent,
             _ => Self::Poison,

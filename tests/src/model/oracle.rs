@@ -353,15 +353,16 @@ impl Oracle {
         if outcome == Outcome::Success {
             return self.move_step(task, step, S::Complete);
         }
-        it.failures += 1;
+        let tried = outcome != Outcome::NotTried;
+        it.failures += u32::from(tried);
         let hopeless = matches!(outcome, Outcome::Permanent | Outcome::Poison);
-        if hopeless || !policy.retryable || it.failures >= policy.max_attempts {
+        if tried && (hopeless || !policy.retryable || it.failures >= policy.max_attempts) {
             if outcome == Outcome::Poison {
                 self.dead.push("poison worker_model".to_owned());
             }
             return self.move_step(task, step, S::Error);
         }
-        it.rested = outcome != Outcome::RetryLater;
+        it.rested = !matches!(outcome, Outcome::RetryLater | Outcome::NotTried);
         let due = it.rested;
         self.timers.push(Timer { task, of: Of::Retry(step), due, held: paused });
         self.move_step(task, step, S::WaitingForRetry);

@@ -281,6 +281,11 @@ impl Real {
                 failure.retry_after_ms = Some(3_600_000);
                 (ResultType::Error, None, Some(failure))
             }
+            Outcome::NotTried => {
+                let mut failure = Failure::new(FailureKind::HandlerError, "what it needs is away");
+                (failure.not_tried, failure.retry_after_ms) = (true, Some(3_600_000));
+                (ResultType::Error, None, Some(failure))
+            }
             Outcome::Timeout => (ResultType::Timeout, None, failure(FailureKind::Timeout)),
             Outcome::Permanent => (ResultType::Error, None, failure(FailureKind::Permanent)),
             Outcome::Poison => (ResultType::Error, None, failure(FailureKind::Poison)),
@@ -306,7 +311,7 @@ impl Real {
     pub(crate) async fn release(&self, run: Run) -> Result<Told> {
         let held = self.held(run).await?;
         let mut session = self.database.session("release").await?;
-        let ours = leases::release(&mut session, &self.queue, &[held], self.worker).await;
+        let ours = leases::release(&mut session, &self.queue, &[held], self.worker, "the story says so").await;
         told(ours.map(|ours| if ours.is_empty() { "lost" } else { "ours" }))
     }
 
