@@ -16,6 +16,7 @@ use tasker_shared::{
     metrics::Metrics,
     runtime::{
         Bell,
+        access::Authenticator,
         web::{Exposition, HealthChecks, PROBLEM_JSON},
     },
     storage::{Database, Options},
@@ -62,6 +63,7 @@ impl Service {
             max_concurrent_requests: 100,
             max_waiting_requests: 100,
             rate_limits: configured().orchestration.rate_limits,
+            authenticator: Authenticator::off(),
             shutdown,
             health,
             exposition: Some(Exposition::new(String::new, String::new)),
