@@ -226,11 +226,12 @@ async fn collect(stream: impl AsyncRead + Unpin, written: Arc<Written>) {
     }
 }
 
-/// Where a program is: next to the directory of this test's own program.
+/// Where a program is: next to this program, or to the directory of this test's own program.
 fn binary(program: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     let own = std::env::current_exe()?;
-    let profile = own.parent().and_then(Path::parent).context("this program is in target/PROFILE/deps")?;
+    let directory = own.parent().context("this program is in a directory")?;
+    let profile = if directory.ends_with("deps") { directory.parent().context("target/PROFILE")? } else { directory };
     let path = profile.join(program);
     if !path.exists() {
         BUILT

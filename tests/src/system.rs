@@ -71,6 +71,7 @@ pub struct System {
 pub fn orchestration_settings() -> tasker_orchestration::Settings {
     tasker_orchestration::Settings {
         environment: "test".to_owned(),
+        grafana_url: None,
         results_batch: 200,
         requests_batch: 200,
         process_loops: 1,

@@ -8,6 +8,7 @@ mod describe;
 mod error;
 mod keys;
 mod layer;
+mod network;
 mod rules;
 mod sections;
 mod sources;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use describe::Setting;
 pub use error::{Error, Problem};
+pub use network::{Invalid as InvalidNetwork, Network};
 pub use sections::{Command, Database, Http, Orchestration, Worker};
 pub use sources::Sources;
 

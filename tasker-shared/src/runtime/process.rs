@@ -97,7 +97,8 @@ impl Process {
             exposition: Exposition::new(
                 move || prometheus.text(Format::Prometheus),
                 move || openmetrics.text(Format::OpenMetrics),
-            ),
+            )
+            .allow(&config.telemetry.metrics.allowed_clients),
             config,
             database,
             shutdown,

@@ -10,7 +10,7 @@ use super::{
     trace::nanos,
     zeros,
 };
-use crate::metrics::{CATALOG, Metrics, Pressure};
+use crate::metrics::{CATALOG, Metrics, Pressure, spec::METER};
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_proto::tonic::resource::v1::Resource as WrittenResource;
 use opentelemetry_sdk::{
@@ -71,7 +71,7 @@ impl Recorder {
         let pressure = Pressure::new(PRESSURE, move || {
             let _already_woken = relieve.try_send(());
         });
-        let metrics = Metrics::with_pressure(&provider.meter("tasker"), &pressure);
+        let metrics = Metrics::with_pressure(&provider.meter(METER), &pressure);
         zeros::begin(&metrics);
         let store = Store::new(bounds, sampler, nanos(SystemTime::now()));
         let recorder = Arc::new(Self {

@@ -5,7 +5,7 @@ use super::{
     family::{Family, Shape},
     value::{Distribution, Number, Value},
 };
-use crate::metrics::spec::CORRELATION_ID;
+use crate::metrics::spec::{CORRELATION_ID, METER};
 use opentelemetry::{InstrumentationScope, KeyValue, StringValue};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Histogram, Metric, MetricData, ResourceMetrics, Sum};
 
@@ -84,7 +84,8 @@ impl Store {
         if let Some(family) = self.index.get(&key) {
             return *family;
         }
-        let family = Family::new(scope, metric.name(), metric.unit(), metric.description(), shape);
+        let mut family = Family::new(scope, metric.name(), metric.unit(), metric.description(), shape);
+        family.meter = Some(self.scopes[scope].name()).filter(|name| *name != METER).map(str::to_owned);
         self.families.push(family);
         self.index.insert(key, self.families.len() - 1);
         self.families.len() - 1
