@@ -1,7 +1,10 @@
 //! What a transaction did, told to metrics, traces and bells once it is durable.
 
 use crate::Orchestration;
-use opentelemetry::{KeyValue, trace::SpanKind};
+use opentelemetry::{
+    KeyValue,
+    trace::{SpanId, SpanKind},
+};
 use std::{
     collections::BTreeSet,
     time::{Duration, SystemTime},
@@ -12,9 +15,9 @@ use tasker_shared::{
     name::Name,
     runtime::Topic,
     step::{FailureKind, ResultType, StepState, Verdict},
-    storage::{operations::Locked, reports::Ready, tasks::Ended},
+    storage::{Transaction, operations::Locked, reports::Ready, tasks::Ended},
     task::TaskState,
-    telemetry::{Span, Station, Trace, TraceParent, span_id},
+    telemetry::{Span, Station, Trace, TraceParent, Tracing, span_id, transaction_id},
 };
 
 /// What stations need to know of a task.
@@ -79,6 +82,8 @@ pub(crate) struct Committed {
     pub moved_steps: Vec<(StepState, StepState)>,
     pub parked: Vec<&'static str>,
     pub rings: BTreeSet<Topic>,
+    /// The transaction itself, once it is durable.
+    pub transaction: Option<Transaction>,
 }
 
 impl Committed {
@@ -95,6 +100,7 @@ impl Committed {
             moved_steps: Vec::new(),
             parked: Vec::new(),
             rings: BTreeSet::new(),
+            transaction: None,
         }
     }
 
@@ -164,11 +170,20 @@ impl Committed {
 
     fn trace(&self, orchestration: &Orchestration, now: SystemTime) {
         let tracing = orchestration.tracing();
-        let station = |station: Station, id: uuid::Uuid, attempt: i32, parent| Span {
+        let shared = self.shared(tracing);
+        if let (Some((trace, span)), Some(transaction)) = (shared, &self.transaction) {
+            tracing.transaction(trace, span, transaction);
+        }
+        // what shares the transaction of another task links to it
+        let joined = |id: CorrelationId| {
+            let shared = shared.filter(|(trace, _)| trace.correlation_id != id && self.transaction.is_some());
+            shared.map(|(trace, span)| (trace.correlation_id, transaction_id(span))).into_iter().collect()
+        };
+        let station = |station: Station, id: uuid::Uuid, attempt: i32, parent, trace: CorrelationId| Span {
             name: station.as_str(),
             span_id: span_id(id, attempt.cast_unsigned(), station),
             parent,
-            links: Vec::new(),
+            links: joined(trace),
             start: self.began,
             end: now,
             kind: SpanKind::Internal,
@@ -181,7 +196,7 @@ impl Committed {
                 Span {
                     kind: SpanKind::Server,
                     attributes: about_task(task),
-                    ..station(Station::Submit, task.id.0, 0, caller.map(|c| c.span_id))
+                    ..station(Station::Submit, task.id.0, 0, caller.map(|c| c.span_id), task.correlation_id)
                 }
             });
         }
@@ -189,7 +204,7 @@ impl Committed {
             let parent = Some(span_id(task.id.0, 0, Station::Submit));
             tracing.record(task.trace(), || Span {
                 attributes: about_task(task),
-                ..station(Station::Initialize, task.id.0, 0, parent)
+                ..station(Station::Initialize, task.id.0, 0, parent, task.correlation_id)
             });
         }
         for (step, task, _) in &self.enqueued {
@@ -202,7 +217,7 @@ impl Committed {
                 Span {
                     kind: SpanKind::Producer,
                     attributes: about_step(task, step.step_id, &step.name, step.attempt),
-                    ..station(Station::Enqueue, step.step_id.0, step.attempt, Some(parent))
+                    ..station(Station::Enqueue, step.step_id.0, step.attempt, Some(parent), task.correlation_id)
                 }
             });
         }
@@ -214,7 +229,7 @@ impl Committed {
                 Span {
                     kind: SpanKind::Consumer,
                     attributes,
-                    ..station(Station::Process, step.step_id.0, step.attempt, Some(parent))
+                    ..station(Station::Process, step.step_id.0, step.attempt, Some(parent), step.task.correlation_id)
                 }
             });
         }
@@ -224,15 +239,32 @@ impl Committed {
                 || span_id(ended.id.0, 0, Station::Initialize),
                 |step| span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
             );
-            tracing.record(trace(ended.correlation_id, ended.traceparent.as_deref()), || Span {
+            let trace = trace(ended.correlation_id, ended.traceparent.as_deref());
+            tracing.ended(trace, (ended.finished_at - ended.created_at).to_std().unwrap_or_default());
+            tracing.record(trace, || Span {
                 error: (ended.state == TaskState::Error).then(|| "the task failed".to_owned()),
                 attributes: vec![
                     KeyValue::new("task.id", ended.id.to_string()),
                     KeyValue::new("tasker.task.state", ended.state.as_str()),
                 ],
-                ..station(Station::Finalize, ended.id.0, 0, Some(parent))
+                ..station(Station::Finalize, ended.id.0, 0, Some(parent), ended.correlation_id)
             });
         }
+    }
+
+    /// The station below which the transaction's spans are: the first whose trace is kept.
+    fn shared(&self, tracing: &Tracing) -> Option<(Trace, SpanId)> {
+        self.transaction.as_ref()?;
+        let of_task = |station| move |task: &TaskInfo| (task.trace(), span_id(task.id.0, 0, station));
+        let of_step = |step: StepId, attempt: i32, station| span_id(step.0, attempt.cast_unsigned(), station);
+        let submitted = self.submitted.iter().map(of_task(Station::Submit));
+        let initialized = self.initialized.iter().map(of_task(Station::Initialize));
+        let processed = self.processed.iter();
+        let processed = processed.map(|p| (p.task.trace(), of_step(p.step_id, p.attempt, Station::Process)));
+        let enqueued = self.enqueued.iter();
+        let enqueued = enqueued.map(|(s, task, _)| (task.trace(), of_step(s.step_id, s.attempt, Station::Enqueue)));
+        let mut stations = submitted.chain(processed).chain(initialized).chain(enqueued);
+        stations.find(|(trace, _)| tracing.keeps(*trace))
     }
 }
 

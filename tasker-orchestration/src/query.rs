@@ -49,7 +49,8 @@ pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<
 pub async fn detail(orchestration: &Orchestration, task: TaskId) -> Result<TaskDetail, Error> {
     let mut session = orchestration.database().session("show_task").await?;
     let mut task = overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))?;
-    task.dashboard_url = orchestration.settings().grafana_url.as_deref().map(|grafana| dashboard(grafana, &task.summary));
+    task.dashboard_url =
+        orchestration.settings().grafana_url.as_deref().map(|grafana| dashboard(grafana, &task.summary));
     Ok(task)
 }
 

@@ -4,14 +4,17 @@ use crate::{
     core::{Core, Served},
     execute,
 };
-use opentelemetry::{KeyValue, trace::SpanKind};
+use opentelemetry::{
+    KeyValue,
+    trace::{SpanId, SpanKind},
+};
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 use tasker_shared::{
-    id::{StepId, TemplateId},
+    id::{CorrelationId, StepId, TemplateId},
     metrics::labels,
     runtime::{Turn, Wake},
     step::StepState,
@@ -19,7 +22,7 @@ use tasker_shared::{
         self,
         leases::{self, Claim, Claimed},
     },
-    telemetry::{Span, Station, Trace, TraceParent, span_id},
+    telemetry::{Span, Station, Trace, TraceParent, span_id, transaction_id},
     template::Compiled,
 };
 use tokio_util::sync::CancellationToken;
@@ -56,10 +59,15 @@ pub(crate) async fn turn(
     let took = started.elapsed() / u32::try_from(claim.steps.len()).unwrap_or(1);
     let wanted = claim.steps.iter().map(|step| (step.template_id, step.environment.clone())).collect();
     let templates: Templates = core.templates.get(&mut session, wanted).await?;
-    drop(session);
+    let transaction = session.done();
+    let shared = claim.steps.iter().find(|step| core.tracing.keeps(trace_of(step)));
+    let shared = shared.map(|step| (trace_of(step), step_span(step, Station::Claim)));
+    if let Some((trace, span)) = shared {
+        core.tracing.transaction(trace, span, &transaction);
+    }
     for step in claim.steps {
         count(core, served, &step, wake, took);
-        trace(core, served, &step, began);
+        trace(core, served, &step, began, shared);
         let Some(slot) = slots.split(1) else { break };
         let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
         execute::start(core.clone(), served.clone(), step, template, slot);
@@ -111,7 +119,18 @@ pub(crate) fn about(served: &Served, step: &Claimed) -> Vec<KeyValue> {
     ]
 }
 
-fn trace(core: &Core, served: &Served, step: &Claimed, began: SystemTime) {
+/// The id of the span that a station writes for the attempt.
+pub(crate) fn step_span(step: &Claimed, station: Station) -> SpanId {
+    span_id(step.step_id.0, step.attempt.cast_unsigned(), station)
+}
+
+/// The link of a span to the transaction that it shares with a span of another trace.
+pub(crate) fn joined(step: &Claimed, shared: Option<(Trace, SpanId)>) -> Option<(CorrelationId, SpanId)> {
+    let (trace, span) = shared.filter(|(trace, _)| trace.correlation_id != step.correlation_id)?;
+    Some((trace.correlation_id, transaction_id(span)))
+}
+
+fn trace(core: &Core, served: &Served, step: &Claimed, began: SystemTime, shared: Option<(Trace, SpanId)>) {
     let id = |station, attempt: i32| span_id(step.step_id.0, attempt.cast_unsigned(), station);
     // the doorbell of an attempt was rung by the span that knew the attempt before
     let cause = if step.is_reclaimed() {
@@ -124,7 +143,7 @@ fn trace(core: &Core, served: &Served, step: &Claimed, began: SystemTime) {
         let link = |(parent, attempt): (&StepId, &i32)| {
             (step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process))
         };
-        parents.map(link).collect()
+        parents.map(link).chain(joined(step, shared)).collect()
     };
     core.tracing.record(trace_of(step), || Span {
         name: "queue_wait",

@@ -11,7 +11,9 @@ use crate::{
 use std::net::SocketAddr;
 use tasker_shared::{
     config::Config,
+    metrics::probe::{self, Probe},
     runtime::{Process, web},
+    storage::Leader,
 };
 use tokio::net::TcpListener;
 
@@ -38,6 +40,7 @@ pub struct Service {
     process: Process,
     listener: TcpListener,
     metrics: Option<web::OwnPort>,
+    probes: Vec<Box<dyn Probe>>,
 }
 
 impl Service {
@@ -52,7 +55,15 @@ impl Service {
         let metrics = web::OwnPort::bind(own, "worker.metrics_address", &process.exposition).await?;
         let builder = Worker::builder().registry(registry).settings(settings(&process.config));
         let worker = builder.build(process.database.clone(), process.bell.clone(), process.tracing.clone())?;
-        Ok(Self { worker, process, listener, metrics })
+        Ok(Self { worker, process, listener, metrics, probes: Vec::new() })
+    }
+
+    /// Samples `probe` on the timer of `telemetry.metrics.probe_interval_ms`. One that tells of the whole system is
+    /// sampled by one worker at a time.
+    #[must_use]
+    pub fn with_probe(mut self, probe: impl Probe + 'static) -> Self {
+        self.probes.push(Box::new(probe));
+        self
     }
 
     /// Where the pages are.
@@ -68,7 +79,7 @@ impl Service {
     /// # Errors
     /// [`Error::Worker`] when the worker cannot register itself, [`Error::Web`] when the listener breaks.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { worker, process, listener, metrics: own_page } = self;
+        let Self { worker, process, listener, metrics: own_page, probes } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "the worker's pages listen");
         }
@@ -86,6 +97,11 @@ impl Service {
         if let Some(page) = own_page {
             let (metrics, stop) = (metrics.clone(), drained.clone());
             tokio::spawn(async move { page.serve(&metrics, stop).await });
+        }
+        if !probes.is_empty() {
+            let leader = Leader::of_workers(process.database.pool());
+            let period = process.config.telemetry.metrics.probe_interval();
+            tokio::spawn(probe::run(probes, leader, period, process.shutdown.clone()));
         }
         let outcome = worker.run(process.shutdown.clone()).await;
         drained.cancel();

@@ -24,7 +24,8 @@ pub fn metrics(specs: &[&Spec], look: &Look) -> String {
 /// How services keep to the catalogue.
 pub fn conformity(found: &Conformity, urls: &[String], look: &Look) -> String {
     let (known, tone) = (found.present.len() + found.silent.len(), if found.holds() { Tone::Good } else { Tone::Bad });
-    let sum = format!("{known} of {} documented metrics are known, {} are measured", CATALOG.len(), found.present.len());
+    let sum =
+        format!("{known} of {} documented metrics are known, {} are measured", CATALOG.len(), found.present.len());
     let mut text = format!("{}  {}", look.paint.paint(tone, &sum), urls.join(" "));
     for (tone, title, names) in [
         (Tone::Bad, "missing: no service knows them", &found.missing),

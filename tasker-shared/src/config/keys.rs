@@ -179,7 +179,9 @@ impl Kind {
             Self::Number(..) => text.trim().parse().map(Value::Number).ok(),
             Self::Flag => text.trim().parse().map(Value::Flag).ok(),
             Self::List | Self::Networks if text.trim().is_empty() => Some(Value::List(Vec::new())),
-            Self::List | Self::Networks => Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect())),
+            Self::List | Self::Networks => {
+                Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect()))
+            }
             Self::Pairs => pairs(text).map(Value::Pairs),
             _ => Some(Value::Text(text.to_owned())),
         };

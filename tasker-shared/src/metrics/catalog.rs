@@ -8,8 +8,8 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
-        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, StepFailure,
-        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Notification, Operation, OperationOutcome, Queue, Retry,
+        StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     pressure::Pressure,
     spec::Spec,
@@ -244,6 +244,13 @@ catalog! {
     health_check_duration: Histogram<Component> = "tasker.health.check.duration", "ms", FAST;
     /// 1 where the dependency answers, 0 where it does not.
     health_dependency_up: Gauge<Dependency> = "tasker.health.dependency_up", "";
+
+    /// Notifications sent to other processes, which wake them.
+    notifications_sent: Counter<Notification> = "tasker.notifications.sent.total", "{notification}";
+    /// Notifications that could not be sent; others find the work when they poll.
+    notifications_failed: Counter<Notification> = "tasker.notifications.failed.total", "{notification}";
+    /// Time of a notification from a process through PostgreSQL and back to it.
+    notifications_delivery_duration: Histogram<Notification> = "tasker.notifications.delivery.duration", "ms", FAST;
 
     /// How full a bounded channel is, in percent.
     mpsc_channel_usage_percent: FloatGauge<Channel> = "mpsc_channel_usage_percent", "";

@@ -76,9 +76,9 @@ fn read<'a>(page: &'a str, told: &mut BTreeMap<&'a str, Told<'a>>) {
             told.entry(name).or_default().kind = Some(kind);
         } else if !line.starts_with('#') && !line.is_empty() {
             let (name, labels) = line.split_once(['{', ' ']).unwrap_or((line, ""));
-            let of_family = ["", "_bucket", "_sum", "_count"].iter().any(|suffix| {
-                name.strip_suffix(suffix).is_some_and(|base| base == family)
-            });
+            let of_family = ["", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|suffix| name.strip_suffix(suffix).is_some_and(|base| base == family));
             let metric = told.entry(if of_family { family } else { name }).or_default();
             metric.samples += 1;
             if line[name.len()..].starts_with('{') {

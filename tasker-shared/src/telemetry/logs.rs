@@ -4,6 +4,7 @@ use super::{
     otlp::Record,
     outbox::Outbox,
     settings::{Format, Logs},
+    tail::Tail,
 };
 use opentelemetry::{
     Context, InstrumentationScope,
@@ -153,7 +154,7 @@ impl tracing::field::Visit for Fields<'_> {
 
 /// Puts live spans that have ended beside the spans of the stations.
 #[derive(Debug)]
-pub(super) struct Spans(pub(super) Arc<Outbox<SpanData>>);
+pub(super) struct Spans(pub(super) Arc<Outbox<SpanData>>, pub(super) Option<Arc<Tail>>);
 
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut Span, _: &Context) {}
@@ -161,6 +162,8 @@ impl SpanProcessor for Spans {
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
             self.0.put(span);
+        } else if let Some(tail) = &self.1 {
+            tail.put(span);
         }
     }
 

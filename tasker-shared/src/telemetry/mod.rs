@@ -15,9 +15,11 @@ mod outbox;
 mod recorder;
 pub mod sampler;
 mod store;
+mod tail;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod transaction;
 mod transport;
 mod zeros;
 
@@ -29,6 +31,7 @@ pub use settings::Settings;
 /// The section `[telemetry]`.
 pub use crate::config::telemetry as settings;
 pub use trace::{Span, Trace, Tracing};
+pub use transaction::transaction_id;
 
 use crate::metrics::Metrics;
 use environment::{Environment, Plan, Target};
@@ -39,6 +42,7 @@ use recorder::Recorder;
 use settings::Correlation;
 use std::{sync::Arc, time::Duration};
 use store::Bounds;
+use tail::Tail;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use transport::Transport;
@@ -132,9 +136,13 @@ impl Telemetry {
         }
         if let Some(target) = plan.traces {
             let outbox = Outbox::new(WAITING, ENOUGH);
+            let tail = plan.tail.map(|rates| Arc::new(Tail::new(rates, Arc::clone(&outbox))));
             telemetry.tracing = Tracing::new(plan.sampler, Arc::clone(&outbox));
-            let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(plan.sampler);
-            telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox))).build());
+            telemetry.tracing =
+                tail.iter().fold(telemetry.tracing, |tracing, tail| tracing.with_tail(Arc::clone(tail)));
+            let sampler = plan.sampler.waiting(tail.is_some());
+            let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(sampler);
+            telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox), tail)).build());
             let (sink, watch) = (otlp::spans(&target, &plan.resource)?, watch(&target));
             telemetry.exports.spawn(export::items(outbox, sink, watch, delay, telemetry.stop.clone()));
         }

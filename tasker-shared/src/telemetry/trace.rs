@@ -4,9 +4,10 @@
 //! times, its computed id and its parent's. A trace that is not kept costs one hash.
 
 use super::{
-    context::{TraceParent, trace_id},
+    context::{TraceParent, correlation_id, trace_id},
     outbox::Outbox,
     sampler::Sampler,
+    tail::Tail,
 };
 use crate::id::{CorrelationId, StepId, TaskId};
 use opentelemetry::{
@@ -16,7 +17,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -72,11 +73,20 @@ pub struct Tracing(Option<Inner>);
 struct Inner {
     sampler: Sampler,
     outbox: Arc<Outbox<SpanData>>,
+    tail: Option<Arc<Tail>>,
 }
 
 impl Tracing {
     pub(super) fn new(sampler: Sampler, outbox: Arc<Outbox<SpanData>>) -> Self {
-        Self(Some(Inner { sampler, outbox }))
+        Self(Some(Inner { sampler, outbox, tail: None }))
+    }
+
+    /// Decides late on what is not kept from the start.
+    pub(super) fn with_tail(mut self, tail: Arc<Tail>) -> Self {
+        if let Some(inner) = &mut self.0 {
+            inner.tail = Some(tail);
+        }
+        self
     }
 
     /// Writes nothing.
@@ -84,19 +94,52 @@ impl Tracing {
         Self(None)
     }
 
-    /// Whether spans of the trace are kept; every process decides alike.
+    /// Whether spans of the trace are kept; every process decides alike from the start, and may decide otherwise later.
     pub fn keeps(&self, trace: impl Into<Trace>) -> bool {
-        let trace = trace.into();
-        self.0.as_ref().is_some_and(|inner| inner.sampler.keeps(trace_id(trace.correlation_id), trace.caller_sampled))
+        let (Some(inner), trace) = (&self.0, trace.into()) else { return false };
+        let id = trace_id(trace.correlation_id);
+        inner.sampler.keeps(id, trace.caller_sampled) || inner.tail.as_ref().is_some_and(|tail| tail.keeps(id))
     }
 
-    /// Writes a span if its trace is kept; `span` is not called otherwise.
+    /// A task has ended after so long: the trace of a slow one may be kept.
+    pub fn ended(&self, trace: impl Into<Trace>, took: Duration) {
+        if let Some(tail) = self.tail() {
+            tail.ended(trace_id(trace.into().correlation_id), took);
+        }
+    }
+
+    /// Waits until this process has decided late to keep traces; for ever where it does not.
+    pub async fn decided(&self) -> Vec<CorrelationId> {
+        match self.tail() {
+            Some(tail) => tail.decided().await.into_iter().map(correlation_id).collect(),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Another process has decided late to keep traces.
+    pub fn decided_elsewhere(&self, traces: impl IntoIterator<Item = CorrelationId>) {
+        if let Some(tail) = self.tail() {
+            tail.decided_elsewhere(traces.into_iter().map(trace_id));
+        }
+    }
+
+    /// Whether something may be decided late.
+    pub fn decides_late(&self) -> bool {
+        self.tail().is_some()
+    }
+
+    fn tail(&self) -> Option<&Arc<Tail>> {
+        self.0.as_ref()?.tail.as_ref()
+    }
+
+    /// Writes a span if its trace is kept or may be later; `span` is not called otherwise.
     pub fn record(&self, trace: impl Into<Trace>, span: impl FnOnce() -> Span) {
-        let trace = trace.into();
-        if let Some(inner) = &self.0
-            && self.keeps(trace)
-        {
-            inner.outbox.put(written(trace.correlation_id, span()));
+        let (Some(inner), trace) = (&self.0, trace.into()) else { return };
+        let correlation_id = trace.correlation_id;
+        if inner.sampler.keeps(trace_id(correlation_id), trace.caller_sampled) {
+            inner.outbox.put(written(correlation_id, span()));
+        } else if let Some(tail) = &inner.tail {
+            tail.put(written(correlation_id, span()));
         }
     }
 

@@ -136,7 +136,8 @@ async fn prove(args: &Args) -> Result<bool> {
 /// Runs the tasks; answers with the correlation ids of the newest.
 async fn run(args: &Args, client: &Client, db: &Database) -> Result<Vec<String>> {
     let steps: Vec<String> = (0..args.steps).map(|n| format!("s{n}")).collect();
-    let before: Vec<Vec<&str>> = (0..args.steps).map(|n| steps[n.saturating_sub(1)..n].iter().map(String::as_str).collect()).collect();
+    let before: Vec<Vec<&str>> =
+        (0..args.steps).map(|n| steps[n.saturating_sub(1)..n].iter().map(String::as_str).collect()).collect();
     let pairs: Vec<(&str, &[&str])> = steps.iter().map(String::as_str).zip(before.iter().map(Vec::as_slice)).collect();
     client.apply(&ApplyTemplate { source: dag("chain", "noop", &pairs), file: None }).await?;
     let task = SubmitTask { namespace: NAMESPACE.to_owned(), name: "chain".to_owned(), ..SubmitTask::default() };
@@ -198,14 +199,21 @@ async fn flow(args: &Args, prometheus: &Prometheus, newest: &[String], findings:
             found.push(prometheus.number(&all(query, id)).await?.unwrap_or(f64::NAN));
         }
         let right = found.iter().filter(|value| **value == expected).count();
-        let what = format!("{query}{{correlation_id=…}} is {expected} for {right} of the {} newest tasks", newest.len());
+        let what =
+            format!("{query}{{correlation_id=…}} is {expected} for {right} of the {} newest tasks", newest.len());
         findings.check(right == newest.len(), &what);
     }
     Ok(())
 }
 
 /// `increase()` is what its rules make of the samples that were sent, and near the truth.
-async fn increase(args: &Args, prometheus: &Prometheus, sums: &Sums, seconds: f64, findings: &mut Findings) -> Result<()> {
+async fn increase(
+    args: &Args,
+    prometheus: &Prometheus,
+    sums: &Sums,
+    seconds: f64,
+    findings: &mut Findings,
+) -> Result<()> {
     let window = Duration::from_secs(600.max(seconds as u64 + 4 * args.interval_ms / 1_000));
     let at = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let query = format!("sum(increase(tasker_tasks_completions_total[{}s]))", window.as_secs());
@@ -240,7 +248,8 @@ async fn exact(args: &Args, sums: &Sums, db: &Database, findings: &mut Findings)
         findings.check(sent == stored as f64, &format!("{name}: the samples sum to {sent}, the database has {stored}"));
     }
     let complete = count(db, &of_tasks("complete")).await?;
-    findings.check(usize::try_from(complete)? == args.tasks, &format!("{complete} of {} tasks are complete", args.tasks));
+    findings
+        .check(usize::try_from(complete)? == args.tasks, &format!("{complete} of {} tasks are complete", args.tasks));
     Ok(())
 }
 
