@@ -86,6 +86,8 @@ fn main() -> Result<ExitCode> {
 }
 
 async fn prove(args: &Args) -> Result<bool> {
+    // our client chooses the provider of TLS, without which no other client can be made
+    Client::new(&args.prometheus)?;
     let otlp = args.otlp.clone().unwrap_or_else(|| format!("{}/api/v1/otlp", args.prometheus));
     let (sums, prometheus) = (Sums::default(), Prometheus::new(&args.prometheus)?);
     let tee = tee::listen(sums.clone(), &otlp).await?;
