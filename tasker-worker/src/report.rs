@@ -1,7 +1,7 @@
 //! Station *report*: outcomes become durable, and leases end.
 
 use crate::{
-    claim::{about, joined, step_span, trace_of},
+    claim::{join, step_span, tell, trace_of},
     core::{Core, Served},
 };
 use opentelemetry::trace::{SpanId, SpanKind};
@@ -20,7 +20,7 @@ use tasker_shared::{
         leases::Claimed,
         reports::{self, Report},
     },
-    telemetry::{Span, Station, Trace, span_id},
+    telemetry::{Span, Spans, Station, Trace, span_id},
 };
 
 /// The first and the longest pause after a failure of the database.
@@ -143,16 +143,18 @@ fn told(core: &Core, executed: Vec<Executed>, stored: &Stored, began: SystemTime
         core.bell.ring(Topic::Results);
     }
     let share = took / u32::try_from(executed.len().max(1)).unwrap_or(1);
+    let mut spans = core.tracing.spans();
     let shared = executed.iter().map(|one| &one.step).find(|step| core.tracing.keeps(trace_of(step)));
     let shared = shared.map(|step| (trace_of(step), step_span(step, Station::Report)));
     let shared = stored.transaction.as_ref().and(shared);
-    if let (Some((trace, span)), Some(transaction)) = (shared, &stored.transaction) {
-        core.tracing.transaction(trace, span, transaction);
+    if let (Some((trace, station)), Some(transaction)) = (shared, &stored.transaction) {
+        spans.transaction(trace, station, transaction);
     }
     for one in executed {
+        let accepted = accepted.contains(&one.step.step_id);
         core.running.remove(one.step.step_id, one.step.attempt);
-        count(core, &one, accepted.contains(&one.step.step_id), share);
-        trace(core, &one, accepted.contains(&one.step.step_id), began, shared);
+        count(core, &one, accepted, share);
+        trace(&mut spans, &one, accepted, began, shared);
     }
 }
 
@@ -183,17 +185,21 @@ fn count(core: &Core, one: &Executed, accepted: bool, took: Duration) {
     metrics.steps_transitions.add(1, labels::StepTransition { from, to });
 }
 
-fn trace(core: &Core, one: &Executed, accepted: bool, began: SystemTime, shared: Option<(Trace, SpanId)>) {
+fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTime, shared: Option<(Trace, SpanId)>) {
     let id = |station| span_id(one.step.step_id.0, one.step.attempt.cast_unsigned(), station);
-    core.tracing.record(trace_of(&one.step), || Span {
+    let span = Span {
         name: Station::Report.as_str(),
         span_id: id(Station::Report),
         parent: Some(id(Station::Execute)),
-        links: joined(&one.step, shared).into_iter().collect(),
         start: began,
         end: SystemTime::now(),
         kind: SpanKind::Producer,
-        error: (!accepted).then(|| "the report was refused: the lease was lost or the step stopped".to_owned()),
-        attributes: about(&one.served, &one.step),
+    };
+    spans.record(trace_of(&one.step), span, |about| {
+        tell(about, &one.served, &one.step);
+        join(about, &one.step, shared);
+        if !accepted {
+            about.error("the report was refused: the lease was lost or the step stopped");
+        }
     });
 }

@@ -13,7 +13,7 @@ use tasker_shared::{
     config::Config,
     metrics::probe::{self, Probe},
     runtime::{Process, web},
-    storage::Leader,
+    storage::{Duty, Leader},
 };
 use tokio::net::TcpListener;
 
@@ -99,7 +99,7 @@ impl Service {
             tokio::spawn(async move { page.serve(&metrics, stop).await });
         }
         if !probes.is_empty() {
-            let leader = Leader::of_workers(process.database.pool());
+            let leader = Leader::candidate(process.database.pool(), Duty::Probe);
             let period = process.config.telemetry.metrics.probe_interval();
             tokio::spawn(probe::run(probes, leader, period, process.shutdown.clone()));
         }

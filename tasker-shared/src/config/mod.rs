@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod layer;
 mod network;
+mod retention;
 mod rules;
 mod sections;
 mod sources;
@@ -19,6 +20,7 @@ mod tests;
 pub use describe::Setting;
 pub use error::{Error, Problem};
 pub use network::{Invalid as InvalidNetwork, Network};
+pub use retention::{NEVER, Retention, age};
 pub use sections::{Command, Database, Http, Orchestration, Worker};
 pub use sources::Sources;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
     pub worker: Worker,
+    /// What is removed when it is old.
+    pub retention: Retention,
     /// Metrics, traces and logs.
     pub telemetry: telemetry::Settings,
     settings: Vec<Setting>,
@@ -68,6 +72,7 @@ struct Sections {
     database: Database,
     orchestration: Orchestration,
     worker: Worker,
+    retention: Retention,
     telemetry: telemetry::Settings,
 }
 
@@ -89,6 +94,7 @@ impl Config {
             database: sections.database,
             orchestration: sections.orchestration,
             worker: sections.worker,
+            retention: sections.retention,
             telemetry: sections.telemetry,
             settings,
         };

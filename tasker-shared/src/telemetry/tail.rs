@@ -4,9 +4,8 @@
 //! Each process decides by what it sees, and tells the others ([`Tracing::decided`](super::Tracing::decided)), so that
 //! they send what waits with them. What no longer fits is forgotten, whole traces at a time and the oldest first.
 
-use super::{outbox::Outbox, sampler::Sampler};
-use opentelemetry::trace::{SpanContext, Status, TraceFlags, TraceId};
-use opentelemetry_sdk::trace::SpanData;
+use super::{outbox::Outbox, sampler::Sampler, spans::Chunk};
+use opentelemetry::trace::TraceId;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,8 +13,10 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// The most spans that wait in one process; about a kilobyte each.
-const WAITING: usize = 16_384;
+/// The most bytes of spans that wait in one process.
+const WAITING: usize = 16 * 1024 * 1024;
+/// The most traces.
+const TRACES: usize = 65_536;
 /// How many late decisions are remembered.
 const REMEMBERED: usize = 8_192;
 
@@ -34,39 +35,36 @@ pub(super) struct Rates {
 #[derive(Debug)]
 pub(super) struct Tail {
     rates: Rates,
-    outbox: Arc<Outbox<SpanData>>,
+    outbox: Arc<Outbox<Chunk>>,
     held: Mutex<Held>,
     decided: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    traces: HashMap<TraceId, Vec<SpanData>>,
+    traces: HashMap<TraceId, Vec<Chunk>>,
     /// Also names traces that are no longer held.
     oldest: VecDeque<TraceId>,
-    spans: usize,
+    bytes: usize,
     kept: HashSet<TraceId>,
     kept_oldest: VecDeque<TraceId>,
     untold: Vec<TraceId>,
 }
 
 impl Tail {
-    pub(super) fn new(rates: Rates, outbox: Arc<Outbox<SpanData>>) -> Self {
+    pub(super) fn new(rates: Rates, outbox: Arc<Outbox<Chunk>>) -> Self {
         Self { rates, outbox, held: Mutex::default(), decided: Notify::new() }
     }
 
     /// Takes a span of a trace that was not kept from the start.
-    pub(super) fn put(&self, mut span: SpanData) {
-        let trace = span.span_context.trace_id();
-        span.span_context = sampled(&span.span_context);
-        let failed = matches!(span.status, Status::Error { .. }) && self.rates.failed.keeps(trace, None);
+    pub(super) fn put(&self, trace: TraceId, span: Chunk, failed: bool) {
         let mut held = self.locked();
         if held.kept.contains(&trace) {
             drop(held);
-            return self.outbox.put(span);
+            return self.send([span]);
         }
         held.hold(trace, span);
-        if failed {
+        if failed && self.rates.failed.keeps(trace, None) {
             self.decide(held, trace);
         }
     }
@@ -86,9 +84,9 @@ impl Tail {
     /// Another process has decided.
     pub(super) fn decided_elsewhere(&self, traces: impl IntoIterator<Item = TraceId>) {
         let mut held = self.locked();
-        let released: Vec<SpanData> = traces.into_iter().filter_map(|trace| held.keep(trace)).flatten().collect();
+        let released: Vec<Chunk> = traces.into_iter().filter_map(|trace| held.keep(trace)).flatten().collect();
         drop(held);
-        released.into_iter().for_each(|span| self.outbox.put(span));
+        self.send(released);
     }
 
     /// Waits until this process has decided on traces, and answers with them.
@@ -106,8 +104,15 @@ impl Tail {
         let Some(released) = held.keep(trace) else { return };
         held.untold.push(trace);
         drop(held);
-        released.into_iter().for_each(|span| self.outbox.put(span));
+        self.send(released);
         self.decided.notify_one();
+    }
+
+    fn send(&self, spans: impl IntoIterator<Item = Chunk>) {
+        for span in spans {
+            let weight = span.len();
+            self.outbox.put(span, weight);
+        }
     }
 
     fn locked(&self) -> MutexGuard<'_, Held> {
@@ -116,20 +121,20 @@ impl Tail {
 }
 
 impl Held {
-    fn hold(&mut self, trace: TraceId, span: SpanData) {
+    fn hold(&mut self, trace: TraceId, span: Chunk) {
         if !self.traces.contains_key(&trace) {
             self.oldest.push_back(trace);
         }
+        self.bytes += span.len();
         self.traces.entry(trace).or_default().push(span);
-        self.spans += 1;
-        while self.spans > WAITING || self.oldest.len() > 2 * WAITING {
+        while self.bytes > WAITING || self.oldest.len() > TRACES {
             let Some(oldest) = self.oldest.pop_front() else { return };
-            self.spans -= self.traces.remove(&oldest).map_or(0, |spans| spans.len());
+            self.bytes -= self.traces.remove(&oldest).iter().flatten().map(Vec::len).sum::<usize>();
         }
     }
 
     /// The spans to send; `None` if it was decided before.
-    fn keep(&mut self, trace: TraceId) -> Option<Vec<SpanData>> {
+    fn keep(&mut self, trace: TraceId) -> Option<Vec<Chunk>> {
         if !self.kept.insert(trace) {
             return None;
         }
@@ -140,31 +145,27 @@ impl Held {
             self.kept.remove(&oldest);
         }
         let spans = self.traces.remove(&trace).unwrap_or_default();
-        self.spans -= spans.len();
+        self.bytes -= spans.iter().map(Vec::len).sum::<usize>();
         Some(spans)
     }
 }
 
-fn sampled(context: &SpanContext) -> SpanContext {
-    let flags = context.trace_flags() | TraceFlags::SAMPLED;
-    let state = context.trace_state().clone();
-    SpanContext::new(context.trace_id(), context.span_id(), flags, context.is_remote(), state)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Rates, Tail, WAITING};
+    use super::{Rates, TRACES, Tail};
     use crate::{
         id::{CorrelationId, StepId},
         telemetry::{
             Span, Station, Trace, Tracing,
-            context::{span_id, trace_id},
+            context::span_id,
             outbox::Outbox,
             sampler::Sampler,
+            spans::{Chunk, request},
         },
     };
     use opentelemetry::trace::SpanKind;
-    use opentelemetry_sdk::trace::SpanData;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message as _;
     use std::{
         sync::Arc,
         time::{Duration, UNIX_EPOCH},
@@ -172,34 +173,39 @@ mod tests {
 
     struct Process {
         tracing: Tracing,
-        outbox: Arc<Outbox<SpanData>>,
+        outbox: Arc<Outbox<Chunk>>,
     }
 
     fn process(failed: f64, slow: f64) -> Process {
-        let outbox = Outbox::new(2 * WAITING, 2 * WAITING);
+        let outbox = Outbox::new(usize::MAX, usize::MAX);
         let sampler = |ratio| Sampler::new(ratio, true);
         let rates = Rates { failed: sampler(failed), slow: sampler(slow), slow_after: Duration::from_secs(60) };
         let tail = Tail::new(rates, Arc::clone(&outbox));
-        Process { tracing: Tracing::new(sampler(0.0), Arc::clone(&outbox)).with_tail(Arc::new(tail)), outbox }
+        Process { tracing: Tracing::new(sampler(0.0), Arc::clone(&outbox), Some(Arc::new(tail))), outbox }
     }
 
     impl Process {
         fn records(&self, correlation: CorrelationId, station: Station, error: Option<&str>) {
-            self.tracing.record(correlation, || Span {
+            let span = Span {
                 name: station.as_str(),
                 span_id: span_id(StepId::generate().0, 1, station),
                 parent: None,
-                links: Vec::new(),
                 start: UNIX_EPOCH,
                 end: UNIX_EPOCH,
                 kind: SpanKind::Internal,
-                error: error.map(str::to_owned),
-                attributes: Vec::new(),
+            };
+            self.tracing.record(correlation, span, |about| {
+                if let Some(error) = error {
+                    about.error(error);
+                }
             });
         }
 
         fn sends(&self) -> Vec<String> {
-            self.outbox.take(usize::MAX).into_iter().map(|span| span.name.into_owned()).collect()
+            let chunks = self.outbox.take(usize::MAX);
+            let sent = ExportTraceServiceRequest::decode(request(&[], &chunks).as_slice()).unwrap();
+            let spans = sent.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans);
+            spans.map(|span| span.name).collect()
         }
     }
 
@@ -259,7 +265,7 @@ mod tests {
     fn the_oldest_traces_make_room() {
         let (process, oldest) = (process(1.0, 0.0), CorrelationId::generate());
         process.records(oldest, Station::Submit, None);
-        for _ in 0..WAITING {
+        for _ in 0..TRACES {
             process.records(CorrelationId::generate(), Station::Submit, None);
         }
         process.records(oldest, Station::Finalize, Some("failed"));
@@ -273,6 +279,6 @@ mod tests {
         assert!(!process.tracing.keeps(trace));
         process.records(correlation_id, Station::Execute, Some("failed"));
         assert!(process.tracing.keeps(trace));
-        assert_eq!(process.outbox.take(1)[0].span_context.trace_id(), trace_id(correlation_id));
+        assert_eq!(process.sends(), ["execute"]);
     }
 }

@@ -3,8 +3,9 @@
 use super::{
     Batch, Bounds, Family, Point, Store,
     family::Shape,
-    value::{Distribution, Value},
+    value::{Delta, Distribution, Value},
 };
+use crate::id::CorrelationId;
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::{
     metrics::v1::{metric::Data, number_data_point::Value as Written},
@@ -27,12 +28,15 @@ fn store(ids: usize) -> Store {
     store
 }
 
+fn id_of(id: usize) -> CorrelationId {
+    CorrelationId(uuid::Uuid::from_u128(id as u128))
+}
+
 fn collect(store: &mut Store, measured: &[(usize, u64)], now: u64) {
-    store.collections += 1;
     for (id, value) in measured {
-        let id = Some(format!("{id:08}").into());
-        let labels = vec![KeyValue::new("namespace", "orders")];
-        store.count(Point { family: 0, id, labels, delta: Value::Int(*value), seen: 1.0 }, now);
+        let id = Some(id_of(*id));
+        let label_set = store.families[0].place(&[KeyValue::new("namespace", "orders")], now);
+        store.count(Point { place: (0, label_set), id, delta: Delta::One(*value as f64), seen: 1.0 }, now);
     }
     store.evict(now);
 }
@@ -167,7 +171,7 @@ fn after_100_000_ids_the_newest_are_there_and_memory_is_bounded() {
         assert!(store.series() <= 2 * 1_000 + 2, "{}", store.series());
     }
     assert_eq!(receiver.increase(), 100_000);
-    assert!(receiver.0.keys().any(|attributes| attributes.contains("00099999")));
+    assert!(receiver.0.keys().any(|attributes| attributes.contains(&id_of(99_999).to_string())));
     assert!(store.ids.capacity() < 8_000, "{}", store.ids.capacity());
 }
 
@@ -196,12 +200,14 @@ fn an_id_that_is_not_heard_of_ends_and_a_distribution_is_added_bucket_by_bucket(
     };
     store.families[0].shape = Shape::Histogram;
     store.families[0].bounds = vec![1.0, 2.0];
+    store.families[0].zero = delta([0, 0, 0]).zero();
     for buckets in [[1, 0, 0], [0, 2, 1]] {
-        store.collections += 1;
-        let id = Some("task".into());
-        store.count(Point { family: 0, id, labels: Vec::new(), delta: delta(buckets), seen: 1.0 }, 3 * SECOND);
+        let label_set = store.families[0].place(&[], SECOND);
+        let (place, id, delta) = ((0, label_set), Some(id_of(7)), delta(buckets));
+        store.count(Point { place, id, delta: Delta::Many(&delta), seen: 1.0 }, 3 * SECOND);
+        store.count(Point { place, id, delta: Delta::One(1.5), seen: 1.5 }, 3 * SECOND);
     }
-    let expected = Value::Histogram(Distribution { count: 4, sum: 3.0, buckets: [1, 2, 1].into() });
+    let expected = Value::Histogram(Distribution { count: 6, sum: 6.0, buckets: [1, 4, 1].into() });
     assert_eq!(store.ids.values().next().unwrap().series[&(0, 0)].value, expected);
     let batch = store.batch(&Resource::default(), 4 * SECOND);
     store.arrived(&batch);
@@ -215,4 +221,26 @@ fn an_id_that_is_not_heard_of_ends_and_a_distribution_is_added_bucket_by_bucket(
         panic!()
     };
     assert_eq!(last.data_points.iter().map(|point| point.flags).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn under_pressure_the_newest_tasks_keep_their_series_from_the_first_station_to_the_last() {
+    let millis = |n: u64| 1_790_000_000_000 + n;
+    let id = |n: u64| {
+        let time =
+            uuid::Timestamp::from_unix(uuid::NoContext, millis(n) / 1_000, (millis(n) % 1_000) as u32 * 1_000_000);
+        CorrelationId(uuid::Uuid::new_v7(time))
+    };
+    let ids: Vec<_> = (0..100).map(id).collect();
+    let mut store = store(10);
+    let now = |n: u64| millis(n) * 1_000_000;
+    // every task is seen first, and then again at its second station, the oldest last
+    for (at, id) in ids.iter().chain(ids.iter().rev()).enumerate() {
+        let label_set = store.families[0].place(&[], SECOND);
+        store.count(Point { place: (0, label_set), id: Some(*id), delta: Delta::One(1.0), seen: 1.0 }, now(at as u64));
+        store.evict(now(at as u64));
+    }
+    let held = |id: &CorrelationId| store.ids.get(id).map(|group| group.series[&(0, 0)].value.clone());
+    assert!(ids[90..].iter().all(|id| held(id) == Some(Value::Int(2))), "the ten newest are whole");
+    assert!(ids[..90].iter().all(|id| held(id).is_none()));
 }

@@ -1,4 +1,4 @@
-//! What all samples ever sent add up to, while only the series that have not ended are held.
+//! What all samples ever sent add up to: the last value of every series, where one that begins anew is another one.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -24,16 +24,9 @@ pub(super) struct Sums(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    metrics: HashMap<String, OfMetric>,
+    /// Of each metric and series the last value, by its start.
+    metrics: HashMap<String, HashMap<u64, Vec<Last>>>,
     completions: HashMap<u64, Vec<Sample>>,
-}
-
-#[derive(Debug, Default)]
-struct OfMetric {
-    /// What the series that have ended came to.
-    ended: f64,
-    /// Of each series the last value, by its start: a series that begins anew is another one.
-    live: HashMap<u64, Vec<Last>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +67,7 @@ impl Sums {
     /// The sum over everything sent of a counter, or of a histogram's count.
     pub(super) fn total(&self, name: &str) -> f64 {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |metric: &OfMetric| metric.ended + metric.live.values().flatten().map(|last| last.value).sum::<f64>();
+        let of = |series: &HashMap<u64, Vec<Last>>| series.values().flatten().map(|last| last.value).sum::<f64>();
         inner.metrics.get(name).map(of).unwrap_or_default()
     }
 
@@ -91,13 +84,9 @@ impl Inner {
             let millis = i64::try_from(time / 1_000_000).unwrap_or(i64::MAX);
             self.completions.entry(series).or_default().push((millis, value));
         }
-        let metric = self.metrics.entry(name.to_owned()).or_default();
-        let Some(value) = value else {
-            let ended = metric.live.remove(&series).unwrap_or_default();
-            metric.ended += ended.iter().map(|last| last.value).sum::<f64>();
-            return;
-        };
-        let lasts = metric.live.entry(series).or_default();
+        // the end of a series is no value, and one that was told too early goes on as it was
+        let Some(value) = value else { return };
+        let lasts = self.metrics.entry(name.to_owned()).or_default().entry(series).or_default();
         match lasts.iter_mut().find(|last| last.start == start) {
             Some(last) if time >= last.time => (last.time, last.value) = (time, value),
             Some(_) => {}
