@@ -92,7 +92,7 @@ impl OwnPort {
         let Some(address) = address else { return Ok(None) };
         let listener = bind(&address.to_string(), setting).await?;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "/metrics has an address of its own");
+            tracing::info!(target: "tasker_shared::runtime::web", %address, "/metrics has an address of its own");
         }
         Ok(Some(Self { listener, exposition: exposition.clone() }))
     }

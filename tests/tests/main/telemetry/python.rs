@@ -60,8 +60,9 @@ async fn the_official_python_packages_read_all_signals_of_both_services_over_grp
             ("TASKER__WORKER__COMMAND__ENABLED", "true"),
             ("TASKER__WORKER__COMMAND__ALLOWED_PROGRAMS", "*"),
         ];
-        let stage = Stage::start_with(&settings).await?;
-        let mut worker = stage.worker(&settings)?;
+        let named = |name| [&settings[..], &[("OTEL_SERVICE_NAME", name)]].concat();
+        let stage = Stage::start_with(&named("tasker-orchestration")).await?;
+        let mut worker = stage.worker(&named("tasker-worker"))?;
         let task = stage.submit("chain", json!({})).await?;
         let id = stage.ended(task).await?.summary.correlation_id.to_string();
         worker.drain().await?;

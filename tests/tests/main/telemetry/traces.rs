@@ -135,7 +135,11 @@ async fn a_batch_writes_its_transaction_once_and_the_other_tasks_link_to_it() ->
     for transaction in &transactions {
         let station = parent(transaction).expect("a station made it");
         assert_eq!(station.trace_id, transaction.trace_id);
-        assert!(["submit", "process", "claim", "report"].contains(&station.name.as_str()), "{}", station.name);
+        assert!(
+            ["submit", "process", "enqueue", "claim", "report"].contains(&station.name.as_str()),
+            "{}",
+            station.name
+        );
     }
     let submits = named("submit");
     let of_submit: Vec<&&Span> =
