@@ -15,7 +15,9 @@ use tasker_shared::{
     config::Config,
     metrics::Metrics,
     runtime::{
-        self, Gate, Topic, consume, judge, sweep,
+        self, Gate, Topic,
+        access::{COMMON, Guard},
+        consume, judge, sweep,
         web::{self as common, Tls},
     },
     storage,
@@ -32,6 +34,7 @@ pub struct Service {
     process: runtime::Process,
     listener: TcpListener,
     tls: Option<Tls>,
+    metrics: Option<common::OwnPort>,
 }
 
 impl Service {
@@ -44,9 +47,11 @@ impl Service {
         let tls = Tls::load(&process.config.orchestration.tls, "orchestration.tls")?;
         let address = process.config.orchestration.http_address.to_string();
         let listener = common::bind(&address, "orchestration.http_address").await?;
+        let own = process.config.orchestration.metrics_address;
+        let metrics = common::OwnPort::bind(own, "orchestration.metrics_address", &process.exposition).await?;
         let orchestration =
             Orchestration::new(process.database.clone(), process.bell.clone(), process.tracing.clone(), settings);
-        Ok(Self { orchestration, process, listener, tls })
+        Ok(Self { orchestration, process, listener, tls, metrics })
     }
 
     /// What the HTTP API calls, for callers in the same process.
@@ -67,7 +72,7 @@ impl Service {
     /// # Errors
     /// [`common::Error::Serve`] when the listener breaks.
     pub async fn run(self) -> Result<(), common::Error> {
-        let Self { orchestration, process, listener, tls } = self;
+        let Self { orchestration, process, listener, tls, metrics } = self;
         let config = &process.config.orchestration;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "orchestration listens");
@@ -83,14 +88,18 @@ impl Service {
                 rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
-                exposition: Some(process.exposition.clone()),
+                exposition: metrics.is_none().then(|| process.exposition.clone()),
             },
         );
-        let served = common::serve(listener, tls, router, process.shutdown.clone(), config.shutdown_grace);
+        let served = common::serve(listener, tls.clone(), router, process.shutdown.clone(), config.shutdown_grace);
         // requests that are still open ring for the loops, so these stop last
         let loops = CancellationToken::new();
         let period = process.config.telemetry.metrics.probe_interval();
         let sampling = tokio::spawn(probes::run(orchestration.clone(), period, loops.clone()));
+        let page = metrics.map(|page| {
+            let gate = Guard::new(process.authenticator.clone(), process.database.clone(), &[COMMON]);
+            tokio::spawn(page.serve(gate, tls, loops.clone()))
+        });
         let running = tokio::spawn(run(orchestration, loops.clone()));
         let outcome = served.await;
         loops.cancel();
@@ -99,6 +108,9 @@ impl Service {
         }
         if let Err(error) = sampling.await {
             tracing::error!(%error, "the probes ended badly");
+        }
+        if let Some(Err(error)) = futures::future::OptionFuture::from(page).await {
+            tracing::error!(%error, "/metrics ended badly");
         }
         tracing::info!("orchestration has drained");
         outcome
@@ -111,6 +123,7 @@ pub fn settings(config: &Config) -> Settings {
     let batch = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Settings {
         environment: config.environment.clone(),
+        grafana_url: config.telemetry.grafana_url.clone(),
         results_batch: batch(from.results_batch_size),
         requests_batch: batch(from.requests_batch_size),
         process_loops: from.process_loops,

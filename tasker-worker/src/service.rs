@@ -12,11 +12,13 @@ use axum::middleware;
 use std::net::SocketAddr;
 use tasker_shared::{
     config::Config,
+    metrics::probe::{self, Probe},
     runtime::{
         Process,
         access::{self, COMMON, Guard},
         web::{self, Tls},
     },
+    storage::{Duty, Leader},
 };
 use tokio::net::TcpListener;
 
@@ -43,6 +45,8 @@ pub struct Service {
     process: Process,
     listener: TcpListener,
     tls: Option<Tls>,
+    metrics: Option<web::OwnPort>,
+    probes: Vec<Box<dyn Probe>>,
 }
 
 impl Service {
@@ -54,9 +58,19 @@ impl Service {
         let tls = Tls::load(&process.config.worker.tls, "worker.tls").map_err(web::Error::from)?;
         let address = process.config.worker.http_address.to_string();
         let listener = web::bind(&address, "worker.http_address").await?;
+        let own = process.config.worker.metrics_address;
+        let metrics = web::OwnPort::bind(own, "worker.metrics_address", &process.exposition).await?;
         let builder = Worker::builder().registry(registry).settings(settings(&process.config));
         let worker = builder.build(process.database.clone(), process.bell.clone(), process.tracing.clone())?;
-        Ok(Self { worker, process, listener, tls })
+        Ok(Self { worker, process, listener, tls, metrics, probes: Vec::new() })
+    }
+
+    /// Samples `probe` on the timer of `telemetry.metrics.probe_interval_ms`. One that tells of the whole system is
+    /// sampled by one worker at a time.
+    #[must_use]
+    pub fn with_probe(mut self, probe: impl Probe + 'static) -> Self {
+        self.probes.push(Box::new(probe));
+        self
     }
 
     /// Where the pages are.
@@ -72,20 +86,31 @@ impl Service {
     /// # Errors
     /// [`Error::Worker`] when the worker cannot register itself, [`Error::Web`] when the listener breaks.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { worker, process, listener, tls } = self;
+        let Self { worker, process, listener, tls, metrics: own_page, probes } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "the worker's pages listen");
         }
         let metrics = process.database.metrics();
         let pages = web::health_router(process.health("worker").build());
-        let pages = pages.merge(web::metrics_router(process.exposition.clone()));
-        let guard = Guard::new(process.authenticator.clone(), process.database.clone(), &[COMMON]);
-        let pages = pages.layer(middleware::from_fn_with_state(guard, access::guard));
+        let pages = match &own_page {
+            Some(_) => pages,
+            None => pages.merge(web::metrics_router(process.exposition.clone())),
+        };
+        let gate = Guard::new(process.authenticator.clone(), process.database.clone(), &[COMMON]);
+        let pages = pages.layer(middleware::from_fn_with_state(gate.clone(), access::guard));
         let pages = web::common(pages, metrics, NO_BODY);
         // the pages stay while the worker drains, so that its state can be seen
         let drained = tokio_util::sync::CancellationToken::new();
         let grace = std::time::Duration::from_secs(1);
-        let served = tokio::spawn(web::serve(listener, tls, pages, drained.clone(), grace));
+        let served = tokio::spawn(web::serve(listener, tls.clone(), pages, drained.clone(), grace));
+        if let Some(page) = own_page {
+            tokio::spawn(page.serve(gate, tls, drained.clone()));
+        }
+        if !probes.is_empty() {
+            let leader = Leader::candidate(process.database.pool(), Duty::Probe);
+            let period = process.config.telemetry.metrics.probe_interval();
+            tokio::spawn(probe::run(probes, leader, period, process.shutdown.clone()));
+        }
         let outcome = worker.run(process.shutdown.clone()).await;
         drained.cancel();
         if let Ok(Err(error)) = served.await {

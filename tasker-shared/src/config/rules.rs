@@ -50,9 +50,13 @@ pub(super) fn broken(config: &Config) -> Vec<Problem> {
         "worker.command.enabled",
         "false, or programs in worker.command.allowed_programs (\"*\" for all)".to_owned(),
     );
-    let addresses =
-        [("orchestration.http_address", orchestration.http_address), ("worker.http_address", worker.http_address)];
-    for (key, address) in addresses {
+    let addresses = [
+        ("orchestration.http_address", Some(orchestration.http_address)),
+        ("orchestration.metrics_address", orchestration.metrics_address),
+        ("worker.http_address", Some(worker.http_address)),
+        ("worker.metrics_address", worker.metrics_address),
+    ];
+    for (key, address) in addresses.into_iter().filter_map(|(key, address)| Some((key, address?))) {
         rule(
             config.auth.enabled || config.auth.allow_unauthenticated_public_address || is_local(address),
             key,

@@ -16,5 +16,5 @@ pub async fn apply(database: &Database) -> Result<(), Error> {
     let mut session = database.begin("apply_roles").await?;
     let applied = sqlx::raw_sql(SQL).execute(session.connection()).await;
     applied.map_err(|source| Error::Statement { doing: "apply_roles", source })?;
-    session.commit().await
+    session.commit().await.map(drop)
 }

@@ -49,7 +49,8 @@ impl Guard {
         self.0.routes.iter().copied().flatten()
     }
 
-    fn metrics(&self) -> &Metrics {
+    /// Where its measurements go.
+    pub fn metrics(&self) -> &Metrics {
         self.0.database.metrics()
     }
 

@@ -1,8 +1,9 @@
 //! The server: opens its address, serves, and stops in bounded time.
 
-use super::{Tls, tls::Unusable};
+use super::{Exposition, Tls, common, metrics_router, tls::Unusable};
+use crate::runtime::access::{Guard, guard};
 use axum::{
-    Extension, Router,
+    Extension, Router, middleware,
     serve::{Listener, ListenerExt as _},
 };
 use futures::{
@@ -24,6 +25,12 @@ const HANDSHAKES: usize = 1024;
 /// A request came over TLS: an extension of the request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Encrypted;
+
+/// The largest body of a request to a page, which takes none.
+const NO_BODY: usize = 1024;
+
+/// How long a page that is being read may take at the end.
+const PAGE_GRACE: Duration = Duration::from_secs(1);
 
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +150,42 @@ async fn handshake(tls: Tls, stream: TcpStream, address: SocketAddr) -> Option<C
         Err(_) => {
             tracing::debug!(%address, "a TLS handshake took longer than {HANDSHAKE:?}");
             None
+        }
+    }
+}
+
+/// The page `/metrics` where it listens by itself.
+#[derive(Debug)]
+pub struct OwnPort {
+    listener: TcpListener,
+    exposition: Exposition,
+}
+
+impl OwnPort {
+    /// Opens the address, if one is configured; `setting` is the name of its configuration key.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub async fn bind(
+        address: Option<SocketAddr>,
+        setting: &'static str,
+        exposition: &Exposition,
+    ) -> Result<Option<Self>, Error> {
+        let Some(address) = address else { return Ok(None) };
+        let listener = bind(&address.to_string(), setting).await?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(target: "tasker_shared::runtime::web", %address, "/metrics has an address of its own");
+        }
+        Ok(Some(Self { listener, exposition: exposition.clone() }))
+    }
+
+    /// Serves the page behind the gate, with the certificates of the service, until `shutdown`.
+    pub async fn serve(self, gate: Guard, tls: Option<Tls>, shutdown: CancellationToken) {
+        let metrics = gate.metrics().clone();
+        let page = metrics_router(self.exposition).layer(middleware::from_fn_with_state(gate, guard));
+        let router = common(page, &metrics, NO_BODY);
+        if let Err(error) = serve(self.listener, tls, router, shutdown, PAGE_GRACE).await {
+            tracing::error!(%error, "/metrics ended badly");
         }
     }
 }
