@@ -225,6 +225,27 @@ async fn connections_that_were_cut_together_fail_one_statement_and_not_one_each(
     test_database.drop().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_tells_of_the_server_is_an_outage() -> Result<()> {
+    let test_database = TestDatabase::create().await?;
+    let database = connect(&test_database.url, Metrics::disabled()).await?;
+    for (before, statement, transient, outage) in [
+        ("select 1", "select nonsense", false, false),
+        ("select 1", "insert into tasker.namespaces (name) values ('twice'), ('twice')", false, false),
+        ("set statement_timeout = 1", "select pg_sleep(5)", true, false),
+        ("set default_transaction_read_only = on", "create table t ()", true, true),
+        ("select 1", "select pg_terminate_backend(pg_backend_pid())", true, true),
+    ] {
+        let mut session = database.session("test").await?;
+        session.execute("prepare_test", sqlx::query(before)).await?;
+        let error = session.execute("fail", sqlx::query(statement)).await.expect_err("it fails");
+        assert_eq!((error.is_transient(), error.is_outage()), (transient, outage), "{statement}: {error}");
+        session.execute("discard", sqlx::query("discard all")).await.ok();
+    }
+    database.pool().close().await;
+    test_database.drop().await
+}
+
 /// What the caller did wrong, and what the server refuses, opens no breaker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_and_statements_that_are_refused_open_no_breaker() -> Result<()> {
