@@ -112,8 +112,19 @@ impl Process {
     /// It ends, or says nothing in time.
     pub async fn url(&self) -> Result<String> {
         let line = self.wrote("listen").await?;
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        Ok(format!("http://{}", address.with_context(|| format!("no address in `{line}`"))?))
+        address(&line).with_context(|| format!("no address in `{line}`"))
+    }
+
+    /// Where its pages are, once it has said so.
+    pub fn listens(&self) -> Option<String> {
+        let lines = self.written.locked();
+        let line = lines.iter().find(|line| line.contains("listen"))?;
+        address(line)
+    }
+
+    /// What it wrote last.
+    pub fn last_line(&self) -> String {
+        self.written.locked().last().cloned().unwrap_or_default()
     }
 
     /// A client of the service.
@@ -218,6 +229,12 @@ impl Drop for Process {
     }
 }
 
+/// The address in a line that tells where a service listens.
+fn address(line: &str) -> Option<String> {
+    let address = line.split("address=").nth(1)?.split_whitespace().next()?;
+    Some(format!("http://{address}"))
+}
+
 async fn collect(stream: impl AsyncRead + Unpin, written: Arc<Written>) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -226,11 +243,12 @@ async fn collect(stream: impl AsyncRead + Unpin, written: Arc<Written>) {
     }
 }
 
-/// Where a program is: next to the directory of this test's own program.
+/// Where a program is: next to this program, or to the directory of this test's.
 fn binary(program: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     let own = std::env::current_exe()?;
-    let profile = own.parent().and_then(Path::parent).context("this program is in target/PROFILE/deps")?;
+    let own = own.parent().context("a program is in a directory")?;
+    let profile = if own.ends_with("deps") { own.parent().context("target/PROFILE/deps")? } else { own };
     let path = profile.join(program);
     if !path.exists() {
         BUILT
