@@ -72,9 +72,11 @@ async fn happen(machines: &Machines, planned: &Planned, disk: Option<&std::path:
         Fault::FreezeWorker | Fault::Zombie | Fault::FreezeOrchestration => {
             let service = if fault == Fault::FreezeOrchestration { orchestration } else { worker };
             name = service.incarnation();
-            anyhow::ensure!(service.signal(Signal::SIGSTOP).await, "it does not run");
+            // another fault may take the service away meanwhile; this process must not stay frozen
+            let frozen = [service.pid().await.context("it does not run")?];
+            signal_all(&frozen, Signal::SIGSTOP);
             tokio::time::sleep(lasts).await;
-            service.signal(Signal::SIGCONT).await;
+            signal_all(&frozen, Signal::SIGCONT);
         }
         Fault::CrashPostgres | Fault::QuitPostgres | Fault::RestartPostgres => {
             let mut postgres = machines.postgres.lock().await;

@@ -309,9 +309,10 @@ impl Service {
         format!("{}.{}", self.name, self.started())
     }
 
-    /// Sends a signal; false when it does not run.
-    pub async fn signal(&self, signal: Signal) -> bool {
-        self.process.lock().await.as_ref().is_some_and(|process| process.signal(signal).is_ok())
+    /// Its process, while it runs.
+    pub async fn pid(&self) -> Option<Pid> {
+        let slot = self.process.lock().await;
+        slot.as_ref()?.pid().ok().map(Pid::from_raw)
     }
 
     /// `kill -9`, and away for a while.
