@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod database;
 pub mod gate;
 pub mod process;
+pub mod soak;
 pub mod system;
 pub mod templates;
 

@@ -243,6 +243,17 @@ async fn collect(stream: impl AsyncRead + Unpin, written: Arc<Written>) {
     }
 }
 
+/// The directory of the programs, which are built if they are missing.
+///
+/// # Errors
+/// They cannot be built.
+pub fn directory() -> Result<PathBuf> {
+    for program in [TASKER, ORCHESTRATION, WORKER] {
+        binary(program)?;
+    }
+    Ok(binary(TASKER)?.parent().context("a program is in a directory")?.to_owned())
+}
+
 /// Where a program is: next to this program, or to the directory of this test's.
 fn binary(program: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();

@@ -1,7 +1,6 @@
 //! What may stand behind a label: names that were checked, closed sets of words, fixed texts and ids.
 
 use crate::{
-    id::CorrelationId,
     name::Name,
     step::{FailureKind, ResultType, StepState},
     task::state::TaskState,
@@ -77,6 +76,24 @@ impl From<FailureKind> for ErrorType {
             FailureKind::ResultTooLarge => Self::ResultTooLarge,
             FailureKind::Poison => Self::Poison,
         }
+    }
+}
+
+text_enum! {
+    /// What retention removes.
+    Pruned {
+        /// Finished tasks.
+        Task = "task",
+        /// Their steps.
+        Step = "step",
+        /// Archived tasks.
+        ArchivedTask = "archived_task",
+        /// Dead letters that were resolved.
+        DeadLetter = "dead_letter",
+        /// Messages in the archives of queues.
+        QueueArchive = "queue_archive",
+        /// Workers that are gone.
+        Worker = "worker",
     }
 }
 
@@ -237,13 +254,6 @@ impl LabelValue for u16 {
     }
 }
 
-impl LabelValue for CorrelationId {
-    fn value(&self) -> Value {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        Value::from(Arc::<str>::from(&*self.0.hyphenated().encode_lower(&mut text)))
-    }
-}
-
 /// What is not there is `none`: the state before the first one, the namespace of a queue that all share.
 impl<V: LabelValue> LabelValue for Option<V> {
     fn value(&self) -> Value {
@@ -259,5 +269,5 @@ macro_rules! words {
     )*};
 }
 
-words! { ClaimMethod HandlerType Priority ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
+words! { ClaimMethod HandlerType Priority Pruned ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
 FailureKind ResultType StepState TaskState }

@@ -6,6 +6,7 @@
 
 pub mod checker;
 pub mod clock;
+mod command;
 pub mod dice;
 pub mod effects;
 pub mod faults;
@@ -21,4 +22,5 @@ mod run;
 pub mod scenario;
 pub mod worker;
 
+pub use command::{Settings, command};
 pub use run::{Options, run};

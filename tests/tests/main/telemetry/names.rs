@@ -42,6 +42,11 @@ const UNREADABLE: &str = "
     insert into pgmq.q_step_results (vt, message) values (clock_timestamp(), '{\"x\": 1}');
     insert into pgmq.q_worker_test (vt, message) values (clock_timestamp(), '{\"x\": 1}')";
 
+/// A worker that retention forgets.
+const LONG_GONE: &str = "
+    insert into tasker.workers (id, name, namespaces, handlers, version, heartbeat_at)
+    values (tasker.uuid_v7(), 'gone', '{}', '{}', '', clock_timestamp() - interval '1 year')";
+
 fn templates() -> [String; 4] {
     [
         single("succeeds", "noop", ""),
@@ -77,6 +82,7 @@ impl Services {
             ("TASKER__WORKER__COMMAND__ENABLED", "true"),
             ("TASKER__WORKER__COMMAND__ALLOWED_PROGRAMS", "*"),
             ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "200"),
+            ("TASKER__RETENTION__SWEEP_INTERVAL_MS", "200"),
         ] {
             sources = sources.with(variable, value);
         }
@@ -168,6 +174,7 @@ async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
         services.http.get(format!("{}{path}", services.api)).send().await?.error_for_status()?;
     }
     services.execute(UNREADABLE).await?;
+    services.execute(LONG_GONE).await?;
     services.execute(BREAK).await?;
     let failed = |name: &'static str| {
         let receiver = receiver.clone();
