@@ -17,6 +17,7 @@ use sqlx::{
 use std::{
     io,
     str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,13 @@ const PLANS: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
+/// How PostgreSQL notices that the machine of a service is gone without a word, on connections that do nothing.
+const KEEPALIVES: [(&str, &str); 3] =
+    [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
+
+/// How much longer than PostgreSQL itself lets a statement run its answer may take. After that the connection is dead.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
 /// How to reach PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -41,7 +49,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The longest wait for a connection.
     pub acquire_timeout: Duration,
-    /// The longest run of one statement.
+    /// The longest run of one statement, and the longest time that a transaction may do nothing.
     pub statement_timeout: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
@@ -53,6 +61,37 @@ pub struct Database {
     pool: PgPool,
     metrics: Metrics,
     target: String,
+    patience: Patience,
+}
+
+/// What PostgreSQL's silence means. A machine that is gone without a word, behind a firewall or after a failover, leaves
+/// connections that never answer and never end.
+#[derive(Debug, Clone)]
+struct Patience {
+    /// How long a statement's answer may take.
+    longest: Duration,
+    /// When an answer did not come last. Connections from before are not used again.
+    silence: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Patience {
+    /// Waits for an answer; one that does not come is an error of the connection.
+    async fn wait<T>(&self, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        match tokio::time::timeout(self.longest, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                let silent = format!("no answer within {:?}; the connection is given up", self.longest);
+                Err(io::Error::new(io::ErrorKind::TimedOut, silent).into())
+            }
+        }
+    }
+
+    /// Whether a connection of this age was made after the last silence.
+    fn trusts(&self, age: Duration) -> bool {
+        let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        silence.is_none_or(|silence| silence.elapsed() > age)
+    }
 }
 
 impl Database {
@@ -94,15 +133,24 @@ impl Database {
             .application_name(&options.application_name)
             .statement_cache_capacity(500)
             .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])
+            // a transaction whose service is gone or stands still must not hold its locks for ever
+            .options([("idle_in_transaction_session_timeout", options.statement_timeout.as_millis().to_string())])
+            .options(KEEPALIVES)
             .options(PLANS)
             // every statement is measured here already
             .disable_statement_logging();
+        let patience = Patience { longest: options.statement_timeout + ANSWER_MARGIN, silence: Arc::default() };
+        let trust = patience.clone();
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
+            .before_acquire(move |_, connection| {
+                let trusted = trust.trusts(connection.age);
+                Box::pin(async move { Ok(trusted) })
+            })
             .connect_lazy_with(connect);
-        Ok(Self { pool, metrics, target })
+        Ok(Self { pool, metrics, target, patience })
     }
 
     /// Host, port and database.
@@ -150,7 +198,9 @@ impl Database {
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
         let metrics = self.metrics.clone();
-        Ok(Session { connection, metrics, name, started: Instant::now(), open: false, traffic: Vec::new() })
+        let patience = self.patience.clone();
+        let (open, awaiting, traffic) = (false, false, Vec::new());
+        Ok(Session { connection, metrics, patience, name, started: Instant::now(), open, awaiting, traffic })
     }
 }
 
@@ -161,9 +211,12 @@ impl Database {
 pub struct Session {
     connection: PoolConnection<Postgres>,
     metrics: Metrics,
+    patience: Patience,
     name: &'static str,
     started: Instant,
     open: bool,
+    /// An answer is still to come, or never will: the pool must not get the connection back.
+    awaiting: bool,
     /// What passed the queues in this transaction, to be counted when it commits.
     traffic: Vec<(Label, Traffic)>,
 }
@@ -179,7 +232,8 @@ impl Session {
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
         let started = Instant::now();
-        let answer = query.execute(&mut *self.connection).await;
+        self.awaiting = true;
+        let answer = self.patience.wait(query.execute(&mut *self.connection)).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
     }
 
@@ -196,7 +250,8 @@ impl Session {
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
         let started = Instant::now();
-        let answer = query.fetch_all(&mut *self.connection).await;
+        self.awaiting = true;
+        let answer = self.patience.wait(query.fetch_all(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
 
@@ -213,7 +268,8 @@ impl Session {
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
         let started = Instant::now();
-        let answer = query.fetch_optional(&mut *self.connection).await;
+        self.awaiting = true;
+        let answer = self.patience.wait(query.fetch_optional(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
 
@@ -261,7 +317,8 @@ impl Session {
         }
     }
 
-    fn measured<T>(&self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
+    fn measured<T>(&mut self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
+        self.awaiting = answer.as_ref().is_err_and(|error| error.as_database_error().is_none());
         self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
         answer.map_err(|source| Error::Statement { doing, source })
@@ -277,6 +334,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         if self.open {
             self.ended(TransactionOutcome::RolledBack);
+        }
+        if self.open || self.awaiting {
             self.connection.close_on_drop();
         }
     }

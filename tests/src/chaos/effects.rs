@@ -1,12 +1,7 @@
 //! What handlers did in the world outside: lines in files, which no fault of PostgreSQL or a killed process takes back.
 
 use anyhow::{Context, Result};
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Write as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::Write as _, path::Path};
 use tasker_shared::id::StepId;
 
 /// The variable that names the directory of effects to workers.

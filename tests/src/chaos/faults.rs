@@ -167,7 +167,8 @@ async fn set(machines: &Machines, statements: &[&'static str]) -> Result<()> {
 /// Sends some messages again, or lets hidden ones be seen.
 async fn messages(machines: &Machines, fault: Fault, whom: usize) -> Result<()> {
     let mut connection = machines.connect().await?;
-    let queues: Vec<(String,)> = sqlx::query_as("select queue_name from pgmq.list_queues()").fetch_all(&mut connection).await?;
+    let queues: Vec<(String,)> =
+        sqlx::query_as("select queue_name from pgmq.list_queues()").fetch_all(&mut connection).await?;
     for (queue,) in queues {
         let sql = match fault {
             Fault::Duplicate => format!(

@@ -152,16 +152,18 @@ fn parents(dice: &mut Dice, shape: &str) -> Vec<Vec<usize>> {
             steps.push((1..=width).collect());
             steps
         }
-        "tree" => (0..dice.between(5, 12)).map(|n: usize| n.checked_sub(1).map(|p| p / 2).into_iter().collect()).collect(),
+        "tree" => {
+            (0..dice.between(5, 12)).map(|n: usize| n.checked_sub(1).map(|p| p / 2).into_iter().collect()).collect()
+        }
         "funnel" => {
             let width = dice.between(2, 6);
             let mut steps: Vec<Vec<usize>> = vec![Vec::new(); width];
             steps.push((0..width).collect());
             steps
         }
-        _ => (0..dice.between(4, 14))
-            .map(|n| (n.saturating_sub(5)..n).filter(|_| dice.percent(35)).collect())
-            .collect(),
+        _ => {
+            (0..dice.between(4, 14)).map(|n| (n.saturating_sub(5)..n).filter(|_| dice.percent(35)).collect()).collect()
+        }
     }
 }
 

@@ -20,7 +20,8 @@ use tokio::{task::JoinSet, time::Instant};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The table of the caller, whose rows are written in the transaction that submits.
-pub const ORDERS: &str = "create schema chaos; create table chaos.orders (number bigint primary key, task_id uuid not null)";
+pub const ORDERS: &str =
+    "create schema chaos; create table chaos.orders (number bigint primary key, task_id uuid not null)";
 
 /// Registers the workflows.
 ///
@@ -73,8 +74,7 @@ impl Caller {
                 Way::Http => self.by_http(submission, &mut dice).await,
                 Way::HttpTwice => {
                     let mut other = Dice::new(self.plan.seed, "the other");
-                    let both =
-                        tokio::join!(self.by_http(submission, &mut dice), self.by_http(submission, &mut other));
+                    let both = tokio::join!(self.by_http(submission, &mut dice), self.by_http(submission, &mut other));
                     both.0.and(both.1)
                 }
                 Way::Sql | Way::SqlRolledBack => self.by_sql(submission).await,

@@ -123,11 +123,8 @@ impl Machines {
     /// # Errors
     /// PostgreSQL cannot be had, or a service does not start.
     pub async fn start(setup: Setup) -> Result<Arc<Self>> {
-        let options = Options {
-            durable: setup.durable,
-            settings: setup.postgres.clone(),
-            ..Options::new(setup.data.clone())
-        };
+        let options =
+            Options { durable: setup.durable, settings: setup.postgres.clone(), ..Options::new(setup.data.clone()) };
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await??;
         let url = cluster.tcp_url("postgres");
         crate::system::migrate(&url).await?;
@@ -410,7 +407,9 @@ impl Service {
     fn note(&self, process: &Process) {
         let text = process.text();
         let telling = text.lines().filter(|line| {
-            ["stood still without a wake-up", "a loop ended by a panic", "failed to mend"].iter().any(|t| line.contains(t))
+            ["stood still without a wake-up", "a loop ended by a panic", "failed to mend"]
+                .iter()
+                .any(|t| line.contains(t))
         });
         locked(&self.noted).extend(telling.map(|line| format!("said: {}: {line}", self.name)));
     }

@@ -17,10 +17,7 @@ use std::{sync::Arc, time::Duration};
 /// The machine refuses.
 pub async fn serve(directory: &std::path::Path) -> Result<String> {
     let journal = Arc::new(Journal::open(directory, "outside")?);
-    let router = Router::new()
-        .route("/work/{ms}", post(work))
-        .route("/refuse/{ms}", post(refuse))
-        .with_state(journal);
+    let router = Router::new().route("/work/{ms}", post(work)).route("/refuse/{ms}", post(refuse)).with_state(journal);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, router).await });

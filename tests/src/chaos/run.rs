@@ -74,7 +74,8 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
     let ledger = Arc::new(Ledger::default());
     let began = Instant::now();
     let deadline = began + options.lasts + PATIENCE;
-    let loading = tokio::spawn(load::run(Arc::clone(&machines), Arc::clone(plan), Arc::clone(&ledger), began, deadline));
+    let loading =
+        tokio::spawn(load::run(Arc::clone(&machines), Arc::clone(plan), Arc::clone(&ledger), began, deadline));
     let disk = stage.disk.as_ref().map(|disk| disk.0.clone());
     let happened = faults::run(Arc::clone(&machines), Arc::clone(plan), disk, began).await;
     machines.services.iter().for_each(|service| service.proxy.heal());
@@ -170,12 +171,17 @@ async fn counts(machines: &Machines, how: Counts, found: &mut Violations) -> Res
         ("tasker_tasks_completions_total", "select count(*) from tasker.task_transitions where to_state = 'complete'"),
         ("tasker_tasks_requests_total", "select count(*) from tasker.tasks"),
         ("tasker_steps_claimed_total", "select count(*) from tasker.step_transitions where to_state = 'in_progress'"),
-        ("tasker_steps_transitions_total reported", "select count(*) from tasker.step_transitions where to_state = 'reported'"),
+        (
+            "tasker_steps_transitions_total reported",
+            "select count(*) from tasker.step_transitions where to_state = 'reported'",
+        ),
     ] {
         let stored: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
         let (stored, counted) = (stored as f64, sums.get(series).copied().unwrap_or(0.0));
         let agrees = if how == Counts::Exact { counted == stored } else { counted <= stored };
-        found.unless(agrees, Promise::Counts, || format!("{series} is {counted} over all services, and {stored} are stored"));
+        found.unless(agrees, Promise::Counts, || {
+            format!("{series} is {counted} over all services, and {stored} are stored")
+        });
     }
     Ok(())
 }
@@ -210,11 +216,9 @@ impl Prepared {
         let few = services * 2 * 6 + 12;
         let postgres = match scenario.needs {
             Needs::FewConnections => vec![("max_connections".to_owned(), few.to_string())],
-            Needs::SmallDisk => vec![
-                pair("shared_buffers", "16MB"),
-                pair("max_wal_size", "48MB"),
-                pair("min_wal_size", "32MB"),
-            ],
+            Needs::SmallDisk => {
+                vec![pair("shared_buffers", "16MB"), pair("max_wal_size", "48MB"), pair("min_wal_size", "32MB")]
+            }
             _ => Vec::new(),
         };
         Setup {
@@ -236,7 +240,8 @@ struct Disk(PathBuf);
 impl Disk {
     fn mount(at: &Path) -> Result<Self> {
         std::fs::create_dir(at)?;
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m,mode=755", "tmpfs"]).arg(at).output()?;
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m,mode=755", "tmpfs"]).arg(at).output()?;
         anyhow::ensure!(
             mount.status.success(),
             "a small file system cannot be mounted (needs root): {}",

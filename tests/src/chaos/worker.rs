@@ -10,9 +10,6 @@ use tasker_worker::{
     service::{Service, built_in},
 };
 
-
-
-
 /// Runs the service until it is told to stop.
 pub fn run() -> ExitCode {
     process::run("tasker-worker", |process| async {

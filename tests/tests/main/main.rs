@@ -1,7 +1,9 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
+mod chaos;
 mod cli;
 mod cli_local;
+mod connections;
 mod crowd;
 mod docs;
 mod drills;

@@ -1,6 +1,9 @@
 //! Every history, followed line by line through the two machines.
 
-use super::{Promise, Violations, facts::{Facts, Line}};
+use super::{
+    Promise, Violations,
+    facts::{Facts, Line},
+};
 use sqlx::types::Uuid;
 use std::collections::HashMap;
 use tasker_shared::{
@@ -22,16 +25,21 @@ pub(super) fn check(facts: &Facts, found: &mut Violations) {
         .iter()
         .map(|step| (step.id, Place { state: StepState::Pending, attempt: 0, at: 0.0, claimed_by: String::new() }))
         .collect();
-    let mut tasks: HashMap<Uuid, (Option<TaskState>, f64)> = facts.tasks.iter().map(|task| (task.id, (None, 0.0))).collect();
+    let mut tasks: HashMap<Uuid, (Option<TaskState>, f64)> =
+        facts.tasks.iter().map(|task| (task.id, (None, 0.0))).collect();
     for line in &facts.history {
         match line.step_id {
             Some(step) => match steps.get_mut(&step) {
                 Some(place) => step_moves(line, place, found),
-                None => found.unless(false, Promise::LegalHistory, || format!("a step that does not exist moves: {line:?}")),
+                None => {
+                    found.unless(false, Promise::LegalHistory, || format!("a step that does not exist moves: {line:?}"))
+                }
             },
             None => match tasks.get_mut(&line.task_id) {
                 Some(place) => task_moves(line, place, found),
-                None => found.unless(false, Promise::NothingLost, || format!("a task that does not exist moves: {line:?}")),
+                None => {
+                    found.unless(false, Promise::NothingLost, || format!("a task that does not exist moves: {line:?}"))
+                }
             },
         }
     }
@@ -45,7 +53,10 @@ pub(super) fn check(facts: &Facts, found: &mut Violations) {
         let Some(place) = steps.get(&step.id) else { continue };
         let agrees = place.state.as_str() == step.state && place.attempt == step.attempt;
         found.unless(agrees, Promise::LegalHistory, || {
-            format!("step {} is {} at attempt {}, and its history ends at {} {}", step.id, step.state, step.attempt, place.state, place.attempt)
+            format!(
+                "step {} is {} at attempt {}, and its history ends at {} {}",
+                step.id, step.state, step.attempt, place.state, place.attempt
+            )
         });
     }
 }
@@ -53,7 +64,9 @@ pub(super) fn check(facts: &Facts, found: &mut Violations) {
 fn step_moves(line: &Line, place: &mut Place, found: &mut Violations) {
     let to: Option<StepState> = line.to_state.parse().ok();
     let from = line.from_state.as_deref();
-    found.unless(from == Some(place.state.as_str()), Promise::LegalHistory, || format!("the step was {}: {line:?}", place.state));
+    found.unless(from == Some(place.state.as_str()), Promise::LegalHistory, || {
+        format!("the step was {}: {line:?}", place.state)
+    });
     let legal = to.is_some_and(|to| Edge::all().any(|edge| Some(edge.from.as_str()) == from && edge.to == to));
     found.unless(legal, Promise::LegalHistory, || format!("there is no such move: {line:?}"));
     let Some(to) = to else { return };
@@ -90,7 +103,9 @@ fn is_right(line: &Line, to: StepState) -> bool {
 
 fn task_moves(line: &Line, place: &mut (Option<TaskState>, f64), found: &mut Violations) {
     let from = line.from_state.as_deref();
-    found.unless(from == place.0.map(TaskState::as_str), Promise::LegalHistory, || format!("the task was {:?}: {line:?}", place.0));
+    found.unless(from == place.0.map(TaskState::as_str), Promise::LegalHistory, || {
+        format!("the task was {:?}: {line:?}", place.0)
+    });
     let to: Option<TaskState> = line.to_state.parse().ok();
     let legal = match (from, to) {
         (None, Some(to)) => to == TaskState::Pending,

@@ -4,7 +4,11 @@ use super::{
     Promise, Violations,
     facts::{Facts, Line, Step, Task},
 };
-use crate::chaos::{effects::Effects, graph::Graph, ledger::{Action, Entries}};
+use crate::chaos::{
+    effects::Effects,
+    graph::Graph,
+    ledger::{Action, Entries},
+};
 use sqlx::types::Uuid;
 use std::collections::{HashMap, HashSet};
 use tasker_shared::{id::StepId, step::StepState, task::TaskState};
@@ -82,7 +86,8 @@ fn submissions(facts: &Facts, ledger: &Entries, graphs: &[Graph], index: &Index<
     for (number, submitted) in &ledger.submissions {
         let number = i64::try_from(*number).unwrap_or(-1);
         let tasks = of_number.get(&number).map_or(&[] as &[&Task], Vec::as_slice);
-        found.unless(tasks.len() <= 1, Promise::OneTask, || format!("submission {number} became {} tasks", tasks.len()));
+        found
+            .unless(tasks.len() <= 1, Promise::OneTask, || format!("submission {number} became {} tasks", tasks.len()));
         if let Some(why) = &submitted.refused {
             found.unless(false, Promise::NothingLost, || format!("submission {number} was refused: {why}"));
         }
@@ -95,15 +100,21 @@ fn submissions(facts: &Facts, ledger: &Entries, graphs: &[Graph], index: &Index<
             });
         }
         if submitted.rolled_back {
-            found.unless(tasks.is_empty(), Promise::OneTask, || format!("submission {number} was rolled back, and there is a task"));
+            found.unless(tasks.is_empty(), Promise::OneTask, || {
+                format!("submission {number} was rolled back, and there is a task")
+            });
         }
         let right = graphs.get(submitted.graph).map(|graph| graph.name.as_str());
         for task in tasks {
-            found.unless(right == Some(task.name.as_str()), Promise::Agreement, || format!("task {} is a {}", task.id, task.name));
+            found.unless(right == Some(task.name.as_str()), Promise::Agreement, || {
+                format!("task {} is a {}", task.id, task.name)
+            });
         }
         if let Some(order) = facts.orders.get(&number) {
             let same = tasks.iter().any(|task| task.id == *order);
-            found.unless(same, Promise::NothingLost, || format!("the caller's row of {number} names task {order}, which is not there"));
+            found.unless(same, Promise::NothingLost, || {
+                format!("the caller's row of {number} names task {order}, which is not there")
+            });
         }
     }
     for task in &facts.tasks {
@@ -117,14 +128,18 @@ fn actions(ledger: &Entries, index: &Index<'_>, found: &mut Violations) {
     for (operator, Action { task, verb, acknowledged }) in &ledger.actions {
         let lines = index.by_actor.get(format!("operator:{operator}").as_str()).map_or(&[] as &[&Line], Vec::as_slice);
         if *acknowledged {
-            found.unless(!lines.is_empty(), Promise::NothingLost, || format!("{verb} of task {task} was acknowledged and left no trace"));
+            found.unless(!lines.is_empty(), Promise::NothingLost, || {
+                format!("{verb} of task {task} was acknowledged and left no trace")
+            });
         }
         found.unless(lines.iter().all(|line| line.task_id == task.0), Promise::LegalHistory, || {
             format!("{verb} of task {task} moved another task")
         });
         if *acknowledged && *verb == "cancel" {
             let state = index.tasks.get(&task.0).map(|task| task.state.as_str());
-            found.unless(state == Some("cancelled"), Promise::Agreement, || format!("task {task} was cancelled and is {state:?}"));
+            found.unless(state == Some("cancelled"), Promise::Agreement, || {
+                format!("task {task} was cancelled and is {state:?}")
+            });
         }
     }
 }
@@ -152,7 +167,9 @@ fn stands(task: &Task, index: &Index<'_>, found: &mut Violations) {
         format!("task {} counts {counted:?} and has {remaining} remaining, {active} active", task.id)
     });
     if ended {
-        found.unless(active == 0, Promise::Agreement, || format!("task {} is {} with {active} active steps", task.id, task.state));
+        found.unless(active == 0, Promise::Agreement, || {
+            format!("task {} is {} with {active} active steps", task.id, task.state)
+        });
     }
     if state == Some(TaskState::Complete) {
         found.unless(remaining == 0 && !steps.is_empty(), Promise::Agreement, || {
@@ -164,7 +181,9 @@ fn stands(task: &Task, index: &Index<'_>, found: &mut Violations) {
         let open = parents.iter().filter(|parent| !is_done(index, **parent)).count();
         // what is not pending any more does not wait, whatever becomes of its parents
         let agrees = step.state != "pending" || usize::try_from(step.waiting_on) == Ok(open);
-        found.unless(agrees, Promise::Agreement, || format!("step {} waits for {} of {open} open parents", step.id, step.waiting_on));
+        found.unless(agrees, Promise::Agreement, || {
+            format!("step {} waits for {} of {open} open parents", step.id, step.waiting_on)
+        });
     }
 }
 
@@ -177,7 +196,9 @@ fn as_modelled(task: &Task, graphs: &[Graph], index: &Index<'_>, found: &mut Vio
     let Some(graph) = graphs.iter().find(|graph| graph.name == task.name) else { return };
     let model: Vec<&str> = graph.model().into_iter().map(StepState::as_str).collect();
     let stands: Vec<&str> = index.steps_of(task.id).iter().map(|step| step.state.as_str()).collect();
-    found.unless(model == stands, Promise::Agreement, || format!("task {} ({}): {stands:?}, not {model:?}", task.id, task.name));
+    found.unless(model == stands, Promise::Agreement, || {
+        format!("task {} ({}): {stands:?}, not {model:?}", task.id, task.name)
+    });
     let complete = model.iter().all(|state| *state == "complete");
     let ends = if complete { "complete" } else { "error" };
     found.unless(task.state == ends, Promise::Agreement, || format!("task {} is {}, not {ends}", task.id, task.state));
@@ -189,9 +210,10 @@ fn order(facts: &Facts, index: &Index<'_>, found: &mut Violations) {
         let Some(parents) = index.parents.get(&step.id) else { continue };
         let first = index.lines(step.id).iter().find(|line| line.to_state == "enqueued").map(|line| line.id);
         for parent in parents {
-            let done = index.lines(*parent).iter().find(|line| {
-                line.to_state.parse::<StepState>().is_ok_and(StepState::satisfies_dependents)
-            });
+            let done = index
+                .lines(*parent)
+                .iter()
+                .find(|line| line.to_state.parse::<StepState>().is_ok_and(StepState::satisfies_dependents));
             if let Some(first) = first {
                 found.unless(done.is_some_and(|done| done.id < first), Promise::Order, || {
                     format!("step {} was enqueued before its parent {parent} was done", step.id)
@@ -220,8 +242,12 @@ fn ran(facts: &Facts, index: &Index<'_>, effects: &Effects, found: &mut Violatio
     }
     for ((step, attempt), effect) in &effects.attempts {
         let claimed = index.lines(step.0).iter().any(|line| line.to_state == "in_progress" && line.attempt == *attempt);
-        found.unless(claimed, Promise::AtLeastOnce, || format!("step {step} ran attempt {attempt}, which was never claimed"));
-        found.unless(effect.begun <= 1, Promise::AtLeastOnce, || format!("step {step} ran attempt {attempt} {} times", effect.begun));
+        found.unless(claimed, Promise::AtLeastOnce, || {
+            format!("step {step} ran attempt {attempt}, which was never claimed")
+        });
+        found.unless(effect.begun <= 1, Promise::AtLeastOnce, || {
+            format!("step {step} ran attempt {attempt} {} times", effect.begun)
+        });
     }
     for step in &facts.steps {
         let lines = index.lines(step.id);
@@ -230,7 +256,10 @@ fn ran(facts: &Facts, index: &Index<'_>, effects: &Effects, found: &mut Violatio
         for line in lines.iter().filter(|line| line.to_state == "complete") {
             let effect = effects.attempts.get(&(StepId(step.id), line.attempt)).copied().unwrap_or_default();
             found.unless(effect.ended == 1, Promise::AtLeastOnce, || {
-                format!("step {} completed with attempt {}, whose handler ended {} times", step.id, line.attempt, effect.ended)
+                format!(
+                    "step {} completed with attempt {}, whose handler ended {} times",
+                    step.id, line.attempt, effect.ended
+                )
             });
             let told = step.result.as_ref().and_then(|result| result["attempt"].as_i64());
             found.unless(told == Some(line.attempt.into()), Promise::CountedOnce, || {
