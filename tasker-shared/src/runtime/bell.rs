@@ -301,7 +301,9 @@ async fn listen_once(bell: &Bell, pool: &PgPool, delay: &mut Duration) -> Result
             // the connection was lost and is back: what was notified meanwhile is not known
             Ok(Ok(None)) => bell.ring_all_here(),
             Ok(Err(error)) => return Err(error),
-            Err(_) => drop(answered(listener.execute("select 1")).await?),
+            Err(_) => {
+                answered(listener.execute("select 1")).await?;
+            }
         }
     }
 }
