@@ -1,7 +1,8 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::Error;
+use super::{Error, error::is_cut};
 use crate::{
+    breaker::{Breakers, Policy},
     metrics::{
         Label, Metrics, Success, TransactionOutcome,
         labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
@@ -17,9 +18,15 @@ use sqlx::{
 use std::{
     io,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+/// How much longer than the server may take a statement's answer may take to arrive. Then nobody is there any more.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How hot statements are planned: once, by index, whatever the statistics say. A plan is kept as long as its
 /// session, and one that was made while the tables were small would read them whole for ever.
@@ -34,9 +41,6 @@ const PLANS: [(&str, &str); 5] = [
 /// How PostgreSQL notices that the machine of a service is gone without a word, on connections that do nothing.
 const KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
-
-/// How much longer than PostgreSQL itself lets a statement run its answer may take. After that the connection is dead.
-const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 /// How to reach PostgreSQL.
 #[derive(Debug, Clone)]
@@ -61,37 +65,9 @@ pub struct Database {
     pool: PgPool,
     metrics: Metrics,
     target: String,
-    patience: Patience,
-}
-
-/// What PostgreSQL's silence means. A machine that is gone without a word, behind a firewall or after a failover, leaves
-/// connections that never answer and never end.
-#[derive(Debug, Clone)]
-struct Patience {
-    /// How long a statement's answer may take.
-    longest: Duration,
-    /// When an answer did not come last. Connections from before are not used again.
-    silence: Arc<Mutex<Option<Instant>>>,
-}
-
-impl Patience {
-    /// Waits for an answer; one that does not come is an error of the connection.
-    async fn wait<T>(&self, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        match tokio::time::timeout(self.longest, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                let silent = format!("no answer within {:?}; the connection is given up", self.longest);
-                Err(io::Error::new(io::ErrorKind::TimedOut, silent).into())
-            }
-        }
-    }
-
-    /// Whether a connection of this age was made after the last silence.
-    fn trusts(&self, age: Duration) -> bool {
-        let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
-        silence.is_none_or(|silence| silence.elapsed() > age)
-    }
+    breakers: Breakers,
+    doubt: Doubt,
+    patience: Duration,
 }
 
 impl Database {
@@ -112,8 +88,7 @@ impl Database {
     async fn knock(&self, patience: Duration) -> Result<(), sqlx::Error> {
         let options = self.pool.connect_options();
         let connected = tokio::time::timeout(patience, PgConnection::connect_with(&options)).await;
-        let silent = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"));
-        connected.map_err(silent)??.close().await
+        connected.map_err(|_| no_answer(patience))??.close().await
     }
 
     /// Connects when a connection is needed for the first time.
@@ -139,18 +114,49 @@ impl Database {
             .options(PLANS)
             // every statement is measured here already
             .disable_statement_logging();
-        let patience = Patience { longest: options.statement_timeout + ANSWER_MARGIN, silence: Arc::default() };
-        let trust = patience.clone();
+        let doubt = Doubt::default();
+        let doubted = doubt.clone();
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
             .before_acquire(move |_, connection| {
-                let trusted = trust.trusts(connection.age);
+                let trusted = doubted.trusts(connection.age);
                 Box::pin(async move { Ok(trusted) })
             })
             .connect_lazy_with(connect);
-        Ok(Self { pool, metrics, target, patience })
+        let breakers = Breakers::new(Policy::default(), &metrics);
+        let patience = options.statement_timeout.saturating_add(GRACE);
+        Ok(Self { pool, metrics, target, breakers, doubt, patience })
+    }
+
+    /// With circuit breakers that follow `policy`.
+    #[must_use]
+    pub fn guarded_by(self, policy: Policy) -> Self {
+        Self { breakers: Breakers::new(policy, &self.metrics), ..self }
+    }
+
+    /// The circuit breakers of this process.
+    pub fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// Tries whether the server can be used, on a connection of its own: it answers, and takes writes.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] tells what it said.
+    pub async fn probe(&self, patience: Duration) -> Result<(), Error> {
+        let failed = |source| Error::Connect { target: self.target.clone(), source };
+        let options = self.pool.connect_options();
+        let asked = async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            let replica: bool =
+                sqlx::query_scalar("-- probe\nselect pg_is_in_recovery()").fetch_one(&mut connection).await?;
+            connection.close().await?;
+            if replica { Err(sqlx::Error::Io(io::Error::other("it is a replica and takes no writes"))) } else { Ok(()) }
+        };
+        let silent = |_| Err(no_answer(patience));
+        tokio::time::timeout(patience, asked).await.unwrap_or_else(silent).map_err(failed)
     }
 
     /// Host, port and database.
@@ -197,11 +203,61 @@ impl Database {
         let connection =
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
-        let metrics = self.metrics.clone();
-        let patience = self.patience.clone();
-        let (open, awaiting, traffic) = (false, false, Vec::new());
-        Ok(Session { connection, metrics, patience, name, started: Instant::now(), open, awaiting, traffic })
+        Ok(Session {
+            connection,
+            metrics: self.metrics.clone(),
+            doubt: self.doubt.clone(),
+            patience: self.patience,
+            name,
+            started: Instant::now(),
+            open: false,
+            awaiting: false,
+            traffic: Vec::new(),
+        })
     }
+}
+
+/// When a connection was last found cut. Those that were made before are likely to be cut as well, by the same
+/// restart or the same network: they are closed when they are wanted next, so that each fails nobody's work.
+#[derive(Debug, Clone)]
+struct Doubt {
+    epoch: Instant,
+    /// In milliseconds since `epoch`; 0 while nothing was cut.
+    since: Arc<AtomicU64>,
+}
+
+impl Default for Doubt {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), since: Arc::default() }
+    }
+}
+
+impl Doubt {
+    fn cut(&self) {
+        self.since.store(self.now().max(1), Ordering::Relaxed);
+    }
+
+    fn trusts(&self, age: Duration) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        since == 0 || self.now().saturating_sub(milliseconds(age)) > since
+    }
+
+    fn now(&self) -> u64 {
+        milliseconds(self.epoch.elapsed())
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn no_answer(patience: Duration) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}")))
+}
+
+/// The answer, or that there is none: a connection that the network swallowed says nothing for hours.
+async fn within<T>(patience: Duration, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| Err(no_answer(patience)))
 }
 
 /// A connection in use: a transaction that has a name, or single statements.
@@ -211,11 +267,12 @@ impl Database {
 pub struct Session {
     connection: PoolConnection<Postgres>,
     metrics: Metrics,
-    patience: Patience,
+    doubt: Doubt,
+    patience: Duration,
     name: &'static str,
     started: Instant,
     open: bool,
-    /// An answer is still to come, or never will: the pool must not get the connection back.
+    /// Whoever waited for an answer was dropped before it came: the pool must not get the connection back.
     awaiting: bool,
     /// What passed the queues in this transaction, to be counted when it commits.
     traffic: Vec<(Label, Traffic)>,
@@ -233,7 +290,7 @@ impl Session {
     ) -> Result<u64, Error> {
         let started = Instant::now();
         self.awaiting = true;
-        let answer = self.patience.wait(query.execute(&mut *self.connection)).await;
+        let answer = within(self.patience, query.execute(&mut *self.connection)).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
     }
 
@@ -251,7 +308,7 @@ impl Session {
     {
         let started = Instant::now();
         self.awaiting = true;
-        let answer = self.patience.wait(query.fetch_all(&mut *self.connection)).await;
+        let answer = within(self.patience, query.fetch_all(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
 
@@ -269,7 +326,7 @@ impl Session {
     {
         let started = Instant::now();
         self.awaiting = true;
-        let answer = self.patience.wait(query.fetch_optional(&mut *self.connection)).await;
+        let answer = within(self.patience, query.fetch_optional(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
 
@@ -318,9 +375,13 @@ impl Session {
     }
 
     fn measured<T>(&mut self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
-        self.awaiting = answer.as_ref().is_err_and(|error| error.as_database_error().is_none());
+        self.awaiting = false;
         self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
+        if answer.as_ref().is_err_and(is_cut) {
+            self.doubt.cut();
+            self.connection.close_on_drop();
+        }
         answer.map_err(|source| Error::Statement { doing, source })
     }
 
