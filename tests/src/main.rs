@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tasker_tests::soak;
+use tasker_tests::{chaos, soak};
 
 /// Long tests of the whole system; build the programs first: `cargo build --release --workspace`
 #[derive(Debug, Parser)]
@@ -14,13 +14,27 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Break things from a seed, and check that every promise was kept
+    Chaos(chaos::Settings),
     /// Run many steps with retention on, and judge whether latency, sizes and memory stay flat
     Soak(soak::Settings),
+    /// The worker that `chaos` starts
+    #[command(hide = true)]
+    Worker,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Args::parse().command {
-        Command::Soak(settings) => soak::command(&settings).await,
-    }
+fn main() -> anyhow::Result<ExitCode> {
+    let command = match Args::parse().command {
+        // it brings a runtime of its own, as every service does
+        Command::Worker => return Ok(chaos::worker::run()),
+        command => command,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Chaos(settings) => chaos::command(&settings).await,
+            Command::Soak(settings) => soak::command(&settings).await,
+            Command::Worker => Ok(ExitCode::SUCCESS),
+        }
+    })
 }

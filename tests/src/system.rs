@@ -13,7 +13,7 @@ use tasker_shared::{
     queue::QueueName,
     runtime::Bell,
     step::StepState,
-    storage::{Database, Options},
+    storage::{Database, Options, schema},
     task::TaskState,
     telemetry::Tracing,
 };
@@ -112,6 +112,17 @@ pub async fn connect(url: &str, metrics: Metrics) -> Result<Database> {
         application_name: "tasker-tests".to_owned(),
     };
     Ok(Database::connect(&options, metrics).await?)
+}
+
+/// Brings a database's schema up to date.
+///
+/// # Errors
+/// PostgreSQL refuses.
+pub async fn migrate(url: &str) -> Result<()> {
+    let database = connect(url, Metrics::disabled()).await?;
+    schema::migrate(database.pool()).await?;
+    database.pool().close().await;
+    Ok(())
 }
 
 impl System {

@@ -3,7 +3,10 @@
 //! A hint carries no work. Whoever is woken reads the queue, and whoever is not woken finds the work when it polls.
 
 use crate::{id::TaskId, metrics::ClaimMethod, name::Name};
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{
+    Executor as _, PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
@@ -28,6 +31,12 @@ const NAMED_TASKS: usize = 100;
 
 /// How many announcements of ended tasks a slow waiter may be behind.
 const BACKLOG: usize = 1024;
+
+/// After so long without a word the listening connection is asked whether it still lives.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How long a connection may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What woke a loop.
 pub type Wake = ClaimMethod;
@@ -238,16 +247,27 @@ async fn notify(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
         if payloads.is_empty() {
             continue;
         }
-        let sent = sqlx::query("select pg_notify($1, p) from unnest($2::text[]) p")
-            .bind(CHANNEL)
-            .bind(&payloads)
-            .execute(&pool)
-            .await;
-        if let Err(error) = sent {
+        if let Err(error) = send(&pool, &payloads).await {
             tracing::debug!(%error, "failed to notify; other processes find the work when they poll");
         }
         sleep(BREATH).await;
     }
+}
+
+async fn send(pool: &PgPool, payloads: &[String]) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let query = sqlx::query("select pg_notify($1, p) from unnest($2::text[]) p").bind(CHANNEL).bind(payloads);
+    let sent = answered(query.execute(&mut *connection)).await;
+    if sent.as_ref().is_err_and(|error| error.as_database_error().is_none()) {
+        // the answer may still come, or never: nobody else must wait for it
+        connection.close_on_drop();
+    }
+    sent.map(drop)
+}
+
+/// A connection that does not answer is as good as lost.
+async fn answered<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
 }
 
 async fn listen(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
@@ -268,15 +288,23 @@ async fn listen(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
 }
 
 async fn listen_once(bell: &Bell, pool: &PgPool, delay: &mut Duration) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    // a connection beside those of the pool: one that is given up while it is silent must not take a place there
+    let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+    let own = own.connect_lazy_with(pool.connect_options().as_ref().clone());
+    let mut listener = PgListener::connect_with(&own).await?;
+    answered(listener.listen(CHANNEL)).await?;
     *delay = Duration::from_millis(100);
+    bell.ring_all_here();
     loop {
-        bell.ring_all_here();
-        while let Some(notification) = listener.try_recv().await? {
-            bell.hear(notification.payload());
+        match timeout(QUIET, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => bell.hear(notification.payload()),
+            // the connection was lost and is back: what was notified meanwhile is not known
+            Ok(Ok(None)) => bell.ring_all_here(),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                answered(listener.execute("select 1")).await?;
+            }
         }
-        // the connection was lost and is back: what was notified meanwhile is not known
     }
 }
 

@@ -1,7 +1,7 @@
 //! Circuit breakers around a database that freezes, dies and comes back: requests are refused at once, loops pause, one
 //! try at a time, and nothing is lost.
 
-use crate::stage::{Stage, migrate};
+use crate::stage::Stage;
 use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
@@ -13,6 +13,7 @@ use std::{
 };
 use tasker_postgres::{Cluster, Options};
 use tasker_shared::{api::Health, breaker::State, metrics::Metrics};
+use tasker_tests::system::migrate;
 use tasker_tests::{
     TestDatabase,
     process::Process,

@@ -1,8 +1,10 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
 mod breakers;
+mod chaos;
 mod cli;
 mod cli_local;
+mod connections;
 mod crowd;
 mod docs;
 mod drills;
