@@ -5,13 +5,13 @@
 
 use super::{
     instrument::{Counter, FloatGauge, Gauge, Histogram, Target, UpDownCounter},
+    journal::Journal,
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Loop,
         LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, PrunedKind, Queue, Retry,
         StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
-    pressure::Pressure,
     spec::Spec,
 };
 use opentelemetry::metrics::Meter;
@@ -113,8 +113,9 @@ macro_rules! catalog {
 
         impl Instruments {
             fn register(target: Option<Target<'_>>) -> Self {
-                let mut specs = CATALOG.iter();
-                Self { $($field: $ty::register(target, specs.next().expect("one spec per field")),)* }
+                let mut specs = (0..).zip(CATALOG);
+                let mut next = || specs.next().expect("one spec per field");
+                Self { $($field: { let (place, spec) = next(); $ty::register(target, spec, place) },)* }
             }
         }
     };
@@ -288,14 +289,9 @@ catalog! {
 pub struct Metrics(Arc<Instruments>);
 
 impl Metrics {
-    /// Instruments that record into `meter`.
-    pub fn new(meter: &Meter) -> Self {
-        Self(Arc::new(Instruments::register(Some(Target { meter, pressure: None }))))
-    }
-
-    /// Instruments that record into `meter` and report measurements with a correlation id to `pressure`.
-    pub fn with_pressure(meter: &Meter, pressure: &Pressure) -> Self {
-        Self(Arc::new(Instruments::register(Some(Target { meter, pressure: Some(pressure) }))))
+    /// Instruments that record into `meter`, and those of single tasks into `journal`.
+    pub fn new(meter: &Meter, journal: &Arc<Journal>) -> Self {
+        Self(Arc::new(Instruments::register(Some(Target { meter, journal }))))
     }
 
     /// Instruments that record nothing and cost nothing.
