@@ -67,6 +67,7 @@ pub(super) fn table(report: &Report) -> String {
         "p95 ms",
         "p99 ms",
         "tables MB",
+        "queues MB",
         "index MB",
         "dead rows",
         "tasks",

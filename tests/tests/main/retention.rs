@@ -237,6 +237,7 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
         queue_archives_after: Some(30 * DAY),
         workers_after: Some(7 * DAY),
         archived_after: Some(365 * DAY),
+        audit_after: Some(365 * DAY),
         ..usual()
     };
     let system = system(retention).await?;
@@ -248,6 +249,11 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
              insert into tasker.dead_letters (id, reason, queue, message, detail, read_count, created_at, resolved_at)
              select tasker.uuid_v7(), 'poison', 'q', '{}', detail, 1, clock_timestamp() - interval '1 year', clock_timestamp() - age
                from (values ('old', interval '91 days'), ('young', interval '89 days'), ('open', null)) d (detail, age);
+             create table if not exists tasker.audit_log (id bigint generated always as identity primary key, at timestamptz,
+                 principal text, action text, target text, outcome text, request_id uuid);
+             insert into tasker.audit_log (at, principal, action, target, outcome, request_id)
+             select clock_timestamp() - age, 'somebody', action, 'task', 'done', tasker.uuid_v7()
+               from (values ('old', interval '366 days'), ('young', interval '364 days')) a (action, age);
              insert into pgmq.a_step_results (msg_id, read_ct, enqueued_at, archived_at, vt, message)
              select id, 0, now(), clock_timestamp() - age, now(), '{}'
                from (values (1, interval '31 days'), (2, interval '29 days')) a (id, age);
@@ -261,6 +267,7 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
         ("tasker.dead_letters", "detail = 'old'"),
         ("pgmq.a_step_results", "msg_id = 1"),
         ("tasker.archived_tasks", "name = 'old'"),
+        ("tasker.audit_log", "action = 'old'"),
     ] {
         let sql = format!("select count(*) from {table} where {old}");
         eventually(table, async || Ok(system.count(&sql).await? == 0)).await?;
@@ -269,6 +276,7 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
     assert_eq!(system.count("select count(*) from tasker.dead_letters").await?, 2);
     assert_eq!(system.count("select count(*) from pgmq.a_step_results").await?, 1);
     assert_eq!(system.count("select count(*) from tasker.archived_tasks").await?, 1);
+    assert_eq!(system.count("select count(*) from tasker.audit_log").await?, 1);
     system.close().await
 }
 

@@ -6,7 +6,7 @@
 mod aged;
 mod archive;
 
-pub use aged::{Aged, archives, prune};
+pub use aged::{Aged, archives, audit, prune};
 pub use archive::{Archived, ArchivedRow, archive, list, show};
 
 use super::{Error, Session};
