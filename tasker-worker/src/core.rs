@@ -1,9 +1,10 @@
 //! What the stations of the worker share.
 
-use crate::{handler::Registry, report::Executed, running::Running, worker::Settings};
+use crate::{completion::Completion, handler::Registry, running::Running, worker::Settings};
 use std::sync::Arc;
 use tasker_shared::{
-    metrics::{Metrics, channel},
+    breaker::Breaker,
+    metrics::Metrics,
     name::Name,
     queue::QueueName,
     runtime::Bell,
@@ -18,6 +19,8 @@ pub(crate) struct Core(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) database: Database,
+    /// The circuit breaker of the queues.
+    pub(crate) pgmq: Breaker,
     pub(crate) bell: Bell,
     pub(crate) tracing: Tracing,
     pub(crate) settings: Settings,
@@ -29,7 +32,7 @@ pub(crate) struct Inner {
     /// One for each handler that may run at once.
     pub(crate) slots: Arc<Semaphore>,
     /// To station *report*.
-    pub(crate) outcomes: channel::Sender<Executed>,
+    pub(crate) completion: Completion,
 }
 
 impl Core {

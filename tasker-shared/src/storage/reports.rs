@@ -225,7 +225,8 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
          applied as (
              update tasker.steps s
                 set state = v.to_state,
-                    failures = s.failures + case when v.to_state = '{complete}' then 0 else 1 end,
+                    failures = s.failures
+                        + case when v.to_state = '{complete}' or (s.error->>'not_tried')::boolean then 0 else 1 end,
                     retry_at = case when v.to_state = '{waiting}' then clock_timestamp() + make_interval(secs => v.delay) end,
                     finished_at = case when v.to_state <> '{waiting}' then clock_timestamp() end
                from verdict v where s.id = v.step_id and s.state = '{reported}'

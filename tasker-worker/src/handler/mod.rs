@@ -48,6 +48,7 @@ pub use registry::{Duplicate, Registry};
 pub use run::{Limits, ResultCheck, run};
 
 use serde_json::Value;
+use tasker_shared::breaker::Breakers;
 
 /// What runs a handler, as metrics count it.
 pub use tasker_shared::metrics::HandlerType;
@@ -64,6 +65,9 @@ pub trait StepHandler: Send + Sync + 'static {
     /// # Errors
     /// [`HandlerError`] says whether another attempt may help.
     async fn call(&self, context: StepContext) -> Result<Value, HandlerError>;
+
+    /// Shows the handler's own circuit breakers with those of the worker; called once, before the worker starts.
+    fn show_breakers(&self, _breakers: &Breakers) {}
 
     /// What kind of handler this is, as metrics count it.
     fn kind(&self) -> HandlerType {
