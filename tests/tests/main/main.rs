@@ -14,6 +14,7 @@ mod http;
 mod layers;
 mod leases;
 mod line;
+mod metrics_page;
 mod model;
 mod observability;
 mod observability_prometheus;
