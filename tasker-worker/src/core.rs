@@ -28,6 +28,8 @@ pub(crate) struct Inner {
     pub(crate) running: Running,
     /// One for each handler that may run at once.
     pub(crate) slots: Arc<Semaphore>,
+    /// One for each handler that may write in its report's transaction at once: the other connections stay free.
+    pub(crate) writing: Semaphore,
     /// To station *report*.
     pub(crate) outcomes: channel::Sender<Executed>,
 }

@@ -13,6 +13,7 @@ mod report;
 mod running;
 pub mod service;
 mod worker;
+mod writing;
 
 pub use handler::{HandlerError, StepContext, StepHandler};
 pub use worker::{Builder, Error, Settings, Worker};

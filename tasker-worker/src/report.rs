@@ -24,7 +24,7 @@ use tasker_shared::{
 };
 
 /// The first and the longest pause after a failure of the database.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// A step whose handler has ended.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
     }
 }
 
-fn report(executed: &Executed) -> Report {
+pub(crate) fn report(executed: &Executed) -> Report {
     let (result, error) = match &executed.outcome {
         Outcome::Success(result) => (Some(result.clone()), None),
         Outcome::Failure(failure) => (None, Some(failure.clone())),
@@ -130,7 +130,7 @@ fn report(executed: &Executed) -> Report {
 }
 
 /// Rings, then counts what is durable now.
-fn told(core: &Core, executed: Vec<Executed>, accepted: &HashSet<StepId>, began: SystemTime, took: Duration) {
+pub(crate) fn told(core: &Core, executed: Vec<Executed>, accepted: &HashSet<StepId>, began: SystemTime, took: Duration) {
     if !accepted.is_empty() {
         core.bell.ring(Topic::Results);
     }

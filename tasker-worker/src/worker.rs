@@ -148,7 +148,9 @@ impl Builder {
         };
         let room = settings.max_concurrent_steps.max(1);
         let (sender, outcomes) = channel::bounded("outcomes", "worker", room * 2, database.metrics());
+        let connections = usize::try_from(database.pool().options().get_max_connections()).unwrap_or(1);
         let core = Core::new(Inner {
+            writing: Semaphore::new((connections / 2).max(1)),
             slots: Arc::new(Semaphore::new(room)),
             running: Running::default(),
             templates: storage::CompiledTemplates::default(),

@@ -14,6 +14,7 @@ use crate::{
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::types::Json;
+use std::time::Duration;
 
 const REPORT: Edge = Edge::of(StepState::InProgress, StepEvent::Report);
 const COMPLETE: Edge = Edge::of(StepState::Reported, StepEvent::Complete);
@@ -91,6 +92,22 @@ pub async fn store(
     let rows = door.close(session, rows, |rows| Traffic { sent: rows.len() as u64, ..Traffic::default() })?;
     session.passed(queue.into(), Traffic { deleted: rows.len() as u64, ..Traffic::default() });
     Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Makes a transaction fit for statements of users: planned as PostgreSQL does by itself, and ended by the server when
+/// they take longer than `limit` or the process stands still in between.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn open_to_writes(session: &mut Session, limit: Duration) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- open_to_writes
+         select set_config('plan_cache_mode', 'auto', true), set_config('enable_seqscan', 'on', true),
+                set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true),
+                set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)",
+    );
+    let milliseconds = limit.as_millis().clamp(1, i32::MAX as u128).to_string();
+    session.execute("open_to_writes", query.bind(milliseconds)).await.map(drop)
 }
 
 /// A reported step that was taken from the queue of results; its task's row is locked.

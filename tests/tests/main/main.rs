@@ -4,6 +4,7 @@ mod cli;
 mod cli_local;
 mod crowd;
 mod docs;
+mod exactly_once;
 mod graphs;
 mod handlers;
 mod http;
