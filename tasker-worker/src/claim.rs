@@ -2,7 +2,7 @@
 
 use crate::{
     core::{Core, Served},
-    execute,
+    execute, report,
 };
 use opentelemetry::{KeyValue, trace::SpanKind};
 use std::{
@@ -14,9 +14,9 @@ use tasker_shared::{
     id::{StepId, TemplateId},
     metrics::labels,
     runtime::{Turn, Wake},
-    step::StepState,
+    step::{DeadLetterReason, StepState},
     storage::{
-        self,
+        self, Session, concurrency,
         leases::{self, Claim, Claimed},
     },
     telemetry::{Span, Station, Trace, TraceParent, span_id},
@@ -47,8 +47,18 @@ pub(crate) async fn turn(
     let (began, started) = (SystemTime::now(), Instant::now());
     let mut session = core.database.session("claim").await?;
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let claim = leases::claim(&mut session, &served.queue, bound, core.registration.id, core.settings.lease).await?;
-    count_others(core, &claim);
+    let (worker, lease) = (core.registration.id, core.settings.lease);
+    let mut claim = if served.is_limited() {
+        leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?
+    } else {
+        leases::claim(&mut session, &served.queue, bound, worker, lease).await?
+    };
+    if claim.is_limited && !served.is_limited() {
+        served.set_limited();
+        claim = leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?;
+    }
+    count_others(core, served, &claim);
+    settle(core, served, &mut session, &claim).await?;
     if claim.steps.is_empty() {
         return Ok(if claim.read >= limit { Turn::Full } else { Turn::Empty });
     }
@@ -67,11 +77,28 @@ pub(crate) async fn turn(
     Ok(if claim.read >= limit { Turn::Full } else { Turn::Partial })
 }
 
+/// Gives back permits that were taken for nothing, and looks whether one became free while steps were set aside.
+async fn settle(
+    core: &Core,
+    served: &Served,
+    session: &mut Session,
+    claim: &Claim,
+) -> Result<(), storage::Error> {
+    let mut scopes = claim.scopes.clone();
+    if !claim.unused.is_empty() {
+        scopes.extend(concurrency::free_unused(session, Some(&claim.unused)).await?);
+    }
+    report::wake(core, &served.queue, &served.namespace, session, &scopes).await
+}
+
 /// What a claim did besides claiming.
-fn count_others(core: &Core, claim: &Claim) {
+fn count_others(core: &Core, served: &Served, claim: &Claim) {
     let metrics = core.metrics();
     if claim.parked > 0 {
-        metrics.dlq_messages.add(claim.parked, labels::DeadLetter { reason: "unreadable" });
+        metrics.dlq_messages.add(claim.parked, labels::DeadLetter { reason: DeadLetterReason::Unreadable });
+    }
+    if claim.blocked > 0 {
+        metrics.concurrency_rejections.add(claim.blocked, labels::Namespace { namespace: served.namespace.clone() });
     }
     if claim.withdrawn > 0 {
         let (from, to) = (Some(StepState::Enqueued), StepState::Pending);

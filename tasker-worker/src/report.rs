@@ -12,11 +12,13 @@ use std::{
 use tasker_shared::{
     id::StepId,
     metrics::{ErrorType, channel, labels},
+    name::Name,
     queue::QueueName,
     runtime::Topic,
     step::{Failure, FailureKind, Outcome, StepState},
     storage::{
-        Error,
+        Error, Session,
+        concurrency::{self, Scope},
         leases::Claimed,
         reports::{self, Report},
     },
@@ -62,7 +64,11 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
     loop {
         let (began, started) = (SystemTime::now(), Instant::now());
         match store_once(core, queue, &reports).await {
-            Ok(accepted) => return told(core, executed, &accepted, began, started.elapsed()),
+            Ok(accepted) => {
+                let permits = permits_of(&executed);
+                told(core, executed, &accepted, began, started.elapsed());
+                return free(core, permits).await;
+            }
             Err(error) if error.is_transient() => {
                 if pause == PAUSE.0 {
                     tracing::error!(%error, reports = reports.len(), "failed to report; trying again until the leases are lost");
@@ -106,7 +112,11 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
         answer = store_once(core, queue, std::slice::from_ref(&report)).await;
     }
     match answer {
-        Ok(accepted) => told(core, vec![executed], &accepted, began, started.elapsed()),
+        Ok(accepted) => {
+            let permits = permits_of(std::slice::from_ref(&executed));
+            told(core, vec![executed], &accepted, began, started.elapsed());
+            free(core, permits).await;
+        }
         Err(error) => {
             tracing::error!(step.id = %executed.step.step_id, %error, "failed to report; the step runs again when its lease ends");
             core.running.remove(executed.step.step_id, executed.step.attempt);
@@ -127,6 +137,45 @@ pub(crate) fn report(executed: &Executed) -> Report {
         result,
         error,
     }
+}
+
+/// The attempts that count against limits, by namespace.
+pub(crate) fn permits_of(executed: &[Executed]) -> BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> {
+    let mut permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> = BTreeMap::new();
+    for one in executed.iter().filter(|one| one.step.has_permit) {
+        let of_queue = permits.entry(one.served.namespace.clone()).or_insert_with(|| (one.served.queue.clone(), Vec::new()));
+        of_queue.1.push((one.step.step_id, one.step.attempt));
+    }
+    permits
+}
+
+/// Gives back the permits of attempts that were reported, and wakes who waits for them. What fails here is found by the
+/// orchestration's sweep of permits.
+pub(crate) async fn free(core: &Core, permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)>) {
+    for (namespace, (queue, attempts)) in permits {
+        let freed = async {
+            let mut session = core.database.session("free_permits").await?;
+            let scopes = concurrency::free(&mut session, &attempts).await?;
+            wake(core, &queue, &namespace, &mut session, &scopes).await
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(%error, %namespace, "failed to give permits back; they are found within seconds");
+        }
+    }
+}
+
+/// Brings back the steps that are next for these limits.
+pub(crate) async fn wake(
+    core: &Core,
+    queue: &QueueName,
+    namespace: &Name,
+    session: &mut Session,
+    scopes: &[Scope],
+) -> Result<(), Error> {
+    if !scopes.is_empty() && concurrency::wake(session, queue, scopes).await? > 0 {
+        core.bell.ring(Topic::Steps(namespace.clone()));
+    }
+    Ok(())
 }
 
 /// Rings, then counts what is durable now.

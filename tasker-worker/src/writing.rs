@@ -40,7 +40,9 @@ pub(crate) async fn report(core: &Core, mut executed: Executed, writes: Writes) 
             return Some(executed);
         }
     };
+    let permits = report::permits_of(std::slice::from_ref(&executed));
     report::told(core, vec![executed], &accepted, began, started.elapsed());
+    report::free(core, permits).await;
     None
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod leader;
 mod types;
 
+pub mod concurrency;
 pub mod dead_letters;
 pub mod history;
 pub mod leases;
@@ -18,6 +19,7 @@ pub mod overview;
 pub mod repair;
 pub mod reports;
 pub mod schema;
+pub mod stalls;
 pub mod steps;
 pub mod tasks;
 pub mod templates;

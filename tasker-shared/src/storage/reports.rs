@@ -121,6 +121,8 @@ pub struct Reported {
     pub attempt: i32,
     /// How often it failed before.
     pub failures: i32,
+    /// Since when every worker that claimed it lacked its handler.
+    pub missing_since: Option<DateTime<Utc>>,
     /// How the run ended.
     pub outcome: ResultType,
     /// How it failed.
@@ -162,7 +164,8 @@ pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Res
          with popped as (select distinct * from unnest($1::uuid[], $2::uuid[], $3::integer[]) p (step_id, task_id, attempt)),
          locked as materialized (
              select t.* from tasker.tasks t where t.id in (select task_id from popped) order by t.id for no key update)
-         select s.id as step_id, s.name as step_name, s.attempt, s.failures, s.outcome, s.error, s.started_at, s.reported_at,
+         select s.id as step_id, s.name as step_name, s.attempt, s.failures, s.missing_since, s.outcome, s.error,
+                s.started_at, s.reported_at,
                 s.worker_id, t.id as task_id, t.template_id, t.environment, t.namespace, t.name as task_name,
                 t.state as task_state, t.priority, t.correlation_id, t.traceparent
            from popped p join locked t on t.id = p.task_id
@@ -238,11 +241,12 @@ struct AdvancedRow {
 pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> Result<Advanced, Error> {
     let sql = format!(
         "-- advance_steps
-         with verdict as (select * from unnest($1::uuid[], $2::text[], $3::double precision[]) v (step_id, to_state, delay)),
+         with verdict as (select * from unnest($1::uuid[], $2::text[], $3::double precision[], $4::boolean[]) v (step_id, to_state, delay, missing)),
          applied as (
              update tasker.steps s
                 set state = v.to_state,
-                    failures = s.failures + case when v.to_state = '{complete}' then 0 else 1 end,
+                    failures = s.failures + case when v.to_state = '{complete}' or v.missing then 0 else 1 end,
+                    missing_since = case when v.missing then coalesce(s.missing_since, s.reported_at) end,
                     retry_at = case when v.to_state = '{waiting}' then clock_timestamp() + make_interval(secs => v.delay) end,
                     finished_at = case when v.to_state <> '{waiting}' then clock_timestamp() end
                from verdict v where s.id = v.step_id and s.state = '{reported}'
@@ -293,17 +297,18 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
     );
     let to_state = |verdict: &Verdict| match verdict {
         Verdict::Complete => COMPLETE.to,
-        Verdict::Retry(_) => RETRY.to,
+        Verdict::Retry(_) | Verdict::Miss(_) => RETRY.to,
         Verdict::Fail { .. } => FAIL.to,
     };
     let delay = |verdict: &Verdict| match verdict {
-        Verdict::Retry(delay) => delay.as_secs_f64(),
+        Verdict::Retry(delay) | Verdict::Miss(delay) => delay.as_secs_f64(),
         _ => 0.0,
     };
     let query = sqlx::query_as(&sql)
         .bind(verdicts.iter().map(|v| v.0).collect::<Vec<_>>())
         .bind(verdicts.iter().map(|v| to_state(&v.1).as_str()).collect::<Vec<_>>())
-        .bind(verdicts.iter().map(|v| delay(&v.1)).collect::<Vec<_>>());
+        .bind(verdicts.iter().map(|v| delay(&v.1)).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| matches!(v.1, Verdict::Miss(_))).collect::<Vec<_>>());
     let mut advanced = Advanced::default();
     for row in session.fetch::<AdvancedRow>("advance_steps", query).await? {
         match (row.step_id, row.name) {

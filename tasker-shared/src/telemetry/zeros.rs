@@ -4,7 +4,7 @@
 use crate::{
     metrics::{Label, Metrics, labels},
     queue::{STEP_RESULTS, TASK_REQUESTS},
-    step::Edge,
+    step::{DeadLetterReason, Edge},
     task::state::TaskState,
 };
 use std::collections::BTreeSet;
@@ -13,8 +13,9 @@ use std::collections::BTreeSet;
 pub(super) fn begin(metrics: &Metrics) {
     metrics.worker_heartbeat_failures.add(0, ());
     metrics.telemetry_overflow.add(0, ());
-    for reason in ["unreadable", "poison"] {
+    for reason in DeadLetterReason::ALL.iter().copied() {
         metrics.dlq_messages.add(0, labels::DeadLetter { reason });
+        metrics.dlq_redrives.add(0, labels::DeadLetter { reason });
     }
     for queue in [TASK_REQUESTS, STEP_RESULTS] {
         for counter in [

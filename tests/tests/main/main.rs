@@ -2,7 +2,9 @@
 
 mod cli;
 mod cli_local;
+mod concurrency;
 mod crowd;
+mod dead_letters;
 mod docs;
 mod exactly_once;
 mod graphs;
@@ -22,6 +24,7 @@ mod races;
 mod retries;
 mod schema;
 mod stage;
+mod stalls;
 mod submission;
 mod telemetry;
 mod wakeups;

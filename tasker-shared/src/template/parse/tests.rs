@@ -335,7 +335,7 @@ fn the_head_is_checked() {
             ),
             (
                 "name: t\nnamespace_name: n\nlifecycle: {staleness_threshold: 1}",
-                "t.yaml:3:13: lifecycle.staleness_threshold: this limit is not supported; a task is limited by `max_duration_minutes` or `max_duration_seconds`",
+                "t.yaml:3:13: lifecycle.staleness_threshold: this limit is not supported; a task is limited by `max_duration_minutes` (or `_seconds`), `max_queued_…`, `max_retry_wait_…` and `max_retries`",
             ),
             (
                 "name: t\nnamespace_name: n\nlifecycle: {max_duration_minutes: 1, max_duration_seconds: 1}",
