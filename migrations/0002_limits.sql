@@ -37,8 +37,6 @@ comment on column tasker.dead_letters.resolved_by is 'Who dealt with it: operato
 comment on column tasker.dead_letters.note is 'What they said.';
 create index dead_letters_open_step on tasker.dead_letters (step_id) where resolved_at is null;
 comment on index tasker.dead_letters_open_step is 'Whether a step is parked: the repair sweep, and what people see.';
-create index dead_letters_open_task on tasker.dead_letters (task_id) where resolved_at is null;
-comment on index tasker.dead_letters_open_task is 'Whether a task is parked.';
 
 alter table tasker.namespaces add column is_limited boolean not null default false;
 comment on column tasker.namespaces.is_limited is 'Whether a claim has to look for limits: there is one of an operator or of a template.';

@@ -103,6 +103,12 @@ fn tables() -> Vec<Panel> {
         .bad_above(600.0, 3_600.0),
         lines("Size of Tables", "The ten largest, without indexes.").show(top_ten(max("db_table_size").by(["table"]))),
         lines("Size of Indexes", "The ten largest, by table.").show(top_ten(max("db_index_size").by(["table"]))),
+        lines("Removed by Retention", "What was old enough, by kind.").show(rate("retention_pruned").by(["kind"])),
+        lines("Retention Turns (P95)", "Time of a turn that removed something; it rests as long.")
+            .show(quantile(0.95, "retention_duration")),
+        lines("Retention Overdue", "How far beyond its age the oldest thing is that has to go. Alerts at one hour.")
+            .show(max("retention_overdue"))
+            .bad_above(600.0, 3_600.0),
         lines("Written Ahead", "Bytes that PostgreSQL writes to its log, for all databases of the server.")
             .show(rate("db_wal")),
         lines("Notification Queue", "How full it is. A listener in a long transaction fills it. Alerts at 50 %.")

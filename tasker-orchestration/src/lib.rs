@@ -19,6 +19,7 @@ mod process;
 pub mod query;
 mod repair;
 mod requests;
+mod retention;
 pub mod service;
 pub mod submit;
 mod taken;

@@ -3,6 +3,7 @@
 use crate::{Error, finished::Waiting};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tasker_shared::{
+    config::Retention,
     id::TemplateId,
     metrics::Metrics,
     runtime::Bell,
@@ -40,6 +41,8 @@ pub struct Settings {
     pub max_input_bytes: usize,
     /// The most tasks in one request.
     pub max_batch_submit: usize,
+    /// What is removed when it is old.
+    pub retention: Retention,
 }
 
 /// Database, templates, bell, settings and telemetry; cheap to clone.

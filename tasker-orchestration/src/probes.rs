@@ -7,14 +7,14 @@ use crate::Orchestration;
 use std::time::Duration;
 use tasker_shared::{
     metrics::probe::{self, Probe},
-    storage::{Database, Leader},
+    storage::{Database, Duty, Leader},
 };
 use tokio_util::sync::CancellationToken;
 
 /// Samples every `period` while this process leads, until `stop`.
 pub async fn run(orchestration: Orchestration, period: Duration, stop: CancellationToken) {
     let database = orchestration.database();
-    probe::run(all(database), Leader::candidate(database.pool()), period, stop).await;
+    probe::run(all(database), Leader::candidate(database.pool(), Duty::Sample), period, stop).await;
 }
 
 /// Every probe of the system.

@@ -5,10 +5,11 @@ use crate::{
     process::Process,
     repair,
     requests::Requests,
+    retention::Retention,
     taken, timers,
     web::{self, Settings as WebSettings},
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 use tasker_shared::{
     config::Config,
     metrics::Metrics,
@@ -107,6 +108,7 @@ fn settings(config: &Config) -> Settings {
         max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
+        retention: config.retention.clone(),
     }
 }
 
@@ -149,6 +151,12 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
     loops.spawn(sweep("permits", metrics, None, shutdown.clone(), move || {
         let o = o.clone();
         async move { limits::turn(&o).await }
+    }));
+    let (metrics, o) = parts(&orchestration);
+    let retention = Arc::new(Retention::new(&o));
+    loops.spawn(sweep("retention", metrics, None, shutdown.clone(), move || {
+        let (retention, o) = (Arc::clone(&retention), o.clone());
+        async move { retention.turn(&o).await }
     }));
     loops.spawn(finished::tell(orchestration.clone(), shutdown));
     while let Some(ended) = loops.join_next().await {

@@ -3,6 +3,7 @@
 pub mod database;
 pub mod gate;
 pub mod process;
+pub mod soak;
 pub mod system;
 pub mod templates;
 

@@ -226,11 +226,23 @@ async fn collect(stream: impl AsyncRead + Unpin, written: Arc<Written>) {
     }
 }
 
-/// Where a program is: next to the directory of this test's own program.
+/// The directory of the programs, which are built if they are missing.
+///
+/// # Errors
+/// They cannot be built.
+pub fn directory() -> Result<PathBuf> {
+    for program in [TASKER, ORCHESTRATION, WORKER] {
+        binary(program)?;
+    }
+    Ok(binary(TASKER)?.parent().context("a program is in a directory")?.to_owned())
+}
+
+/// Where a program is: next to this program, or to the directory of this test's.
 fn binary(program: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     let own = std::env::current_exe()?;
-    let profile = own.parent().and_then(Path::parent).context("this program is in target/PROFILE/deps")?;
+    let own = own.parent().context("a program is in a directory")?;
+    let profile = if own.ends_with("deps") { own.parent().context("target/PROFILE/deps")? } else { own };
     let path = profile.join(program);
     if !path.exists() {
         BUILT

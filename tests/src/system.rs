@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tasker_orchestration::{Orchestration, query, submit, templates};
 use tasker_shared::{
     api::{ApplyTemplate, SubmitTask, Submitted, TaskDetail},
+    config::Retention,
     id::TaskId,
     metrics::Metrics,
     queue::QueueName,
@@ -83,6 +84,7 @@ pub fn orchestration_settings() -> tasker_orchestration::Settings {
         max_deliveries: 3,
         max_input_bytes: 1024 * 1024,
         max_batch_submit: 1000,
+        retention: Retention::never(),
     }
 }
 

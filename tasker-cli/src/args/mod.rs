@@ -5,7 +5,9 @@ mod run;
 mod template;
 mod value;
 
-pub use operate::{ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, WorkerCommand};
+pub use operate::{
+    ArchiveCommand, ConfigArgs, ConfigCommand, DbArgs, DbCommand, MetricsCommand, PruneArgs, WorkerCommand,
+};
 pub use run::{BenchArgs, DemoArgs, DevArgs};
 pub use template::{Format, GraphFormat, ImportArgs, TemplateCommand};
 pub use value::{Moment, TemplateRef};

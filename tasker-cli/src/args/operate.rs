@@ -1,6 +1,8 @@
 //! `tasker worker …`, `tasker db …` and `tasker config …`.
 
 use clap::Subcommand;
+use std::time::Duration;
+use tasker_shared::id::TaskId;
 
 /// See the workers.
 #[derive(Debug, Subcommand)]
@@ -16,6 +18,11 @@ pub enum DbCommand {
     Migrate(DbArgs),
     /// Say which version the schema has
     Status(DbArgs),
+    /// Remove finished tasks that are old, now; the services do so by themselves as [retention] says
+    Prune(PruneArgs),
+    /// See tasks that were archived when they were removed
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
 }
 
 /// Which database.
@@ -25,6 +32,52 @@ pub struct DbArgs {
     /// The PostgreSQL server and database [default: DATABASE_URL, else `database.url` of the configuration]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+}
+
+/// Which tasks to remove.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  tasker db prune --older-than 30d --dry-run")]
+pub struct PruneArgs {
+    /// The database
+    #[command(flatten)]
+    pub database: DbArgs,
+    /// How long ago complete tasks must have ended, such as 30d or 12h
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    pub older_than: Duration,
+    /// The same for tasks that failed, were cancelled or resolved by hand; without it these stay
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    pub failed_older_than: Option<Duration>,
+    /// Archive them first, also where `retention.archive` is off
+    #[arg(long)]
+    pub archive: bool,
+    /// Only say how many there are
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// See archived tasks.
+#[derive(Debug, Subcommand)]
+pub enum ArchiveCommand {
+    /// List the tasks that were archived last
+    List {
+        /// The database
+        #[command(flatten)]
+        database: DbArgs,
+        /// Only tasks of this namespace
+        #[arg(long)]
+        namespace: Option<String>,
+        /// The most to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+        limit: i64,
+    },
+    /// Show all rows of an archived task
+    Show {
+        /// The database
+        #[command(flatten)]
+        database: DbArgs,
+        /// The task
+        id: TaskId,
+    },
 }
 
 /// See what is measured.

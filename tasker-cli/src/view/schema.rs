@@ -13,6 +13,10 @@ pub fn schema(status: &Status, target: &str, look: &Look) -> String {
     };
     let (tone, verdict) = match (status.is_current(), status.unknown.is_empty()) {
         (true, _) => (Tone::Good, "✓ current".to_owned()),
+        (false, false) if status.is_usable() => {
+            let newer = format!("✓ has migrations {} of a newer tasker, and is compatible", numbers(&status.unknown));
+            (Tone::Good, newer)
+        }
         (false, false) => {
             (Tone::Bad, format!("✗ has migrations {} of a newer tasker; use that", numbers(&status.unknown)))
         }
@@ -53,6 +57,8 @@ mod tests {
             applied: applied.into(),
             missing: missing.into(),
             unknown: unknown.into(),
+            newest: 2,
+            compatible_from: None,
         }
     }
 
@@ -77,5 +83,9 @@ schema       ✓ current";
         assert!(verdict(&status(&[], &[1, 2], &[])).ends_with("not installed: run `tasker db migrate`"));
         assert!(verdict(&status(&[1], &[2], &[])).ends_with("lacks migrations 2: run `tasker db migrate`"));
         assert!(verdict(&status(&[1, 2, 3], &[], &[3])).ends_with("has migrations 3 of a newer tasker; use that"));
+        let compatible = Status { compatible_from: Some(2), ..status(&[1, 2, 3], &[], &[3]) };
+        assert!(verdict(&compatible).ends_with("✓ has migrations 3 of a newer tasker, and is compatible"));
+        let breaking = Status { compatible_from: Some(3), ..status(&[1, 2, 3], &[], &[3]) };
+        assert!(verdict(&breaking).ends_with("has migrations 3 of a newer tasker; use that"));
     }
 }

@@ -65,6 +65,7 @@ fn unconnected() -> Orchestration {
         max_deliveries: 1,
         max_input_bytes: 1_000,
         max_batch_submit: 10,
+        retention: tasker_shared::config::Retention::never(),
     };
     Orchestration::new(database, Bell::local(), Tracing::disabled(), settings)
 }

@@ -1,5 +1,6 @@
 //! Every key there is, and which values it takes.
 
+use super::retention;
 use std::{collections::BTreeMap, net::SocketAddr};
 use strsim::damerau_levenshtein;
 
@@ -33,6 +34,8 @@ pub(super) enum Kind {
     List,
     /// Names with texts.
     Pairs,
+    /// A span of time such as `30d`, or `never`.
+    Age,
 }
 
 /// A value that has the right form.
@@ -97,6 +100,16 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.command.allowed_environment", Kind::List),
     key("worker.command.max_output_bytes", BYTES),
     key("worker.command.kill_grace_ms", INTERVAL),
+    key("retention.complete_after", Kind::Age),
+    key("retention.failed_after", Kind::Age),
+    key("retention.identity_after", Kind::Age),
+    key("retention.archive", Kind::Flag),
+    key("retention.archived_after", Kind::Age),
+    key("retention.dead_letters_after", Kind::Age),
+    key("retention.queue_archives_after", Kind::Age),
+    key("retention.workers_after", Kind::Age),
+    key("retention.sweep_interval_ms", INTERVAL),
+    key("retention.batch_size", BATCH),
     key("telemetry.enabled", Kind::Flag),
     key("telemetry.service_name", Kind::Text),
     key("telemetry.sample_rate", Kind::Number(0.0, 1.0)),
@@ -210,6 +223,7 @@ impl Kind {
                 let names_host = |start: &&str| text.strip_prefix(start).is_some_and(|rest| !rest.is_empty());
                 text.is_empty() || starts.iter().any(names_host)
             }
+            (Self::Age, Value::Text(text)) => retention::age(text).is_ok(),
             (Self::List, Value::List(items)) => items.iter().all(|item| !item.trim().is_empty()),
             _ => true,
         }
@@ -227,6 +241,7 @@ impl Kind {
             Self::Address => "an address with a port, such as \"127.0.0.1:8080\"".to_owned(),
             Self::Url(starts) => format!("a URL that starts with {}", starts.join(" or ")),
             Self::List => "a list of texts, such as [\"a\", \"b\"] in a file or a,b in a variable".to_owned(),
+            Self::Age => format!("a span of time such as \"30d\", or \"{}\"", retention::NEVER),
             Self::Pairs => "names with texts, such as { a = \"x\" } in a file or a=x,b=y in a variable".to_owned(),
         }
     }

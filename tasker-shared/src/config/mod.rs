@@ -8,6 +8,7 @@ mod describe;
 mod error;
 mod keys;
 mod layer;
+mod retention;
 mod rules;
 mod sections;
 mod sources;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use describe::Setting;
 pub use error::{Error, Problem};
+pub use retention::{NEVER, Retention, age};
 pub use sections::{Command, Database, Http, Orchestration, Worker};
 pub use sources::Sources;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
     pub worker: Worker,
+    /// What is removed when it is old.
+    pub retention: Retention,
     /// Metrics, traces and logs.
     pub telemetry: telemetry::Settings,
     settings: Vec<Setting>,
@@ -66,6 +70,7 @@ struct Sections {
     database: Database,
     orchestration: Orchestration,
     worker: Worker,
+    retention: Retention,
     telemetry: telemetry::Settings,
 }
 
@@ -87,6 +92,7 @@ impl Config {
             database: sections.database,
             orchestration: sections.orchestration,
             worker: sections.worker,
+            retention: sections.retention,
             telemetry: sections.telemetry,
             settings,
         };

@@ -8,8 +8,9 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Limit, Loop,
-        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, Queue, Retry, Stall, StepFailure,
-        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, PrunedKind, Queue, Retry,
+        Stall, StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction,
+        TransactionEnd,
     },
     pressure::Pressure,
     spec::Spec,
@@ -283,6 +284,12 @@ catalog! {
     db_oldest_snapshot_age: FloatGauge<()> = "tasker.db.oldest_snapshot_age", "s";
     /// How full the notification queue of PostgreSQL is, from 0 to 1.
     db_notification_queue_usage: FloatGauge<()> = "tasker.db.notification_queue_usage", "";
+    /// What retention removed because of its age.
+    retention_pruned: Counter<PrunedKind> = "tasker.retention.pruned.total", "{row}";
+    /// Time of a turn of retention that removed something.
+    retention_duration: Histogram<()> = "tasker.retention.duration", "ms", FAST;
+    /// How far beyond its age the oldest thing was that the last turn of retention found; told by the process that sweeps.
+    retention_overdue: FloatGauge<()> = "tasker.retention.overdue", "s";
     /// Bytes that PostgreSQL wrote ahead, for all databases of the server, seen by the process that samples.
     db_wal: Counter<()> = "tasker.db.wal.total", "By";
 }

@@ -1,8 +1,8 @@
 //! The label sets: which labels a metric has, and of which types.
 
 use super::values::{
-    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LabelValue, LoopOutcome, Priority, Signal, Success,
-    TransactionOutcome,
+    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LabelValue, LoopOutcome, Priority, Pruned, Signal,
+    Success, TransactionOutcome,
 };
 use crate::{
     id::CorrelationId,
@@ -296,6 +296,11 @@ labels! {
     ExportSignal {
         /// Metrics, traces or logs.
         signal: Signal,
+    }
+    /// What retention removes.
+    PrunedKind {
+        /// The kind of thing.
+        kind: Pruned,
     }
     /// One table.
     Table {

@@ -22,6 +22,6 @@ pub use pressure::Pressure;
 pub use reference::reference_page;
 pub use spec::{Kind, Spec};
 pub use values::{
-    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LoopOutcome, Priority, Signal, Success,
+    ClaimMethod, ErrorType, HandlerType, HealthStatus, Label, LoopOutcome, Priority, Pruned, Signal, Success,
     TransactionOutcome,
 };

@@ -90,6 +90,24 @@ impl From<FailureKind> for ErrorType {
 }
 
 text_enum! {
+    /// What retention removes.
+    Pruned {
+        /// Finished tasks.
+        Task = "task",
+        /// Their steps.
+        Step = "step",
+        /// Archived tasks.
+        ArchivedTask = "archived_task",
+        /// Dead letters that were resolved.
+        DeadLetter = "dead_letter",
+        /// Messages in the archives of queues.
+        QueueArchive = "queue_archive",
+        /// Workers that are gone.
+        Worker = "worker",
+    }
+}
+
+text_enum! {
     /// The priority of a task, by its sign: a hundred numbers would be a hundred series.
     Priority {
         /// Below zero.
@@ -268,5 +286,5 @@ macro_rules! words {
     )*};
 }
 
-words! { ClaimMethod HandlerType Priority ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
+words! { ClaimMethod HandlerType Priority Pruned ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
 FailureKind ResultType StepState TaskState DeadLetterReason StallKind }

@@ -52,7 +52,7 @@ pub enum Error {
 pub struct Process {
     /// The configuration, checked.
     pub config: Arc<Config>,
-    /// The database; its schema is current.
+    /// The database; its schema was checked.
     pub database: Database,
     /// Wake-up, in this process and others.
     pub bell: Bell,
@@ -86,7 +86,10 @@ impl Process {
             application_name: service.to_owned(),
         };
         let database = Database::connect(&options, telemetry.metrics().clone()).await?;
-        schema::check(database.pool()).await?;
+        let schema = schema::check(database.pool()).await?;
+        if !schema.is_current() {
+            tracing::info!(unknown = ?schema.unknown, "the schema is newer than this program, and compatible");
+        }
         let period = config.telemetry.metrics.probe_interval();
         tokio::spawn(pulse::run(database.clone(), period, shutdown.clone()));
         let scrape = telemetry.scrape();
@@ -104,7 +107,7 @@ impl Process {
         })
     }
 
-    /// What health checks both services have: the database answers, and its schema is the one they were built for.
+    /// What health checks both services have: the database answers, and its schema is one they can work on.
     pub fn health(&self, service: &'static str) -> HealthBuilder {
         let (database, schema_of) = (self.database.clone(), self.database.clone());
         let version = env!("CARGO_PKG_VERSION");
@@ -116,7 +119,9 @@ impl Process {
             .check("schema", move || {
                 let database = schema_of.clone();
                 async move {
-                    schema::check(database.pool()).await.map(|()| "current".to_owned()).map_err(|e| e.to_string())
+                    let status = schema::check(database.pool()).await.map_err(|e| e.to_string())?;
+                    let says = if status.is_current() { "current" } else { "newer than this program, and compatible" };
+                    Ok(says.to_owned())
                 }
             })
     }

@@ -9,8 +9,23 @@ use sqlx::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::timeout};
 
-/// The lock of whoever samples the whole system.
-const LOCK: i64 = 0x7461_736b_7072;
+/// What one process does for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Samples the whole system.
+    Sample,
+    /// Removes what is old.
+    Retain,
+}
+
+impl Duty {
+    const fn lock(self) -> i64 {
+        match self {
+            Self::Sample => 0x7461_736b_7072,
+            Self::Retain => 0x7461_736b_7265,
+        }
+    }
+}
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,14 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Leads for as long as its connection lives: PostgreSQL gives the lock to another process as soon as it is gone.
 #[derive(Debug)]
 pub struct Leader {
+    duty: Duty,
     options: Arc<PgConnectOptions>,
     held: Mutex<Option<PgConnection>>,
 }
 
 impl Leader {
     /// A candidate; it connects when it is asked for the first time.
-    pub fn candidate(pool: &PgPool) -> Self {
-        Self { options: pool.connect_options(), held: Mutex::new(None) }
+    pub fn candidate(pool: &PgPool, duty: Duty) -> Self {
+        Self { duty, options: pool.connect_options(), held: Mutex::new(None) }
     }
 
     async fn hold(&self) -> bool {
@@ -37,7 +53,7 @@ impl Leader {
             *held = None;
             tracing::info!("the connection that led is lost; another process may lead now");
         }
-        match timeout(PATIENCE, locked(&self.options)).await {
+        match timeout(PATIENCE, locked(&self.options, self.duty)).await {
             Ok(Ok(connection)) => *held = connection,
             Ok(Err(error)) => tracing::debug!(%error, "failed to ask for the lead"),
             Err(_) => tracing::debug!("no answer to who leads"),
@@ -46,10 +62,10 @@ impl Leader {
     }
 }
 
-async fn locked(options: &PgConnectOptions) -> sqlx::Result<Option<PgConnection>> {
+async fn locked(options: &PgConnectOptions, duty: Duty) -> sqlx::Result<Option<PgConnection>> {
     let mut connection = PgConnection::connect_with(options).await?;
     let locked: bool =
-        sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut connection).await?;
+        sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(duty.lock()).fetch_one(&mut connection).await?;
     if locked {
         return Ok(Some(connection));
     }

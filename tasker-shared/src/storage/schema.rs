@@ -23,6 +23,10 @@ pub struct Status {
     pub missing: Vec<i64>,
     /// Migrations that the database has and this program does not know.
     pub unknown: Vec<i64>,
+    /// The newest migration that this program has.
+    pub newest: i64,
+    /// The newest migration that a program must have to work on this schema; `None` where the schema does not say.
+    pub compatible_from: Option<i64>,
 }
 
 /// Where PGMQ's objects come from.
@@ -40,9 +44,18 @@ pub enum Pgmq {
 }
 
 impl Status {
-    /// Whether the services can work.
+    /// Whether it is the schema that this program was built for.
     pub fn is_current(&self) -> bool {
         self.missing.is_empty() && self.unknown.is_empty() && !self.applied.is_empty()
+    }
+
+    /// Whether this program can work on it: nothing is missing, and what is newer says that it is compatible.
+    pub fn is_usable(&self) -> bool {
+        self.missing.is_empty() && self.is_compatible() && !self.applied.is_empty()
+    }
+
+    fn is_compatible(&self) -> bool {
+        self.unknown.is_empty() || self.compatible_from.is_some_and(|least| least <= self.newest)
     }
 }
 
@@ -62,7 +75,8 @@ pub async fn migrate(pool: &PgPool) -> Result<Status, Error> {
 async fn migrate_locked(pool: &PgPool, connection: &mut PgConnection) -> Result<(), Error> {
     let before = status(pool).await?;
     if let Some(newer) = before.unknown.first() {
-        return Err(Error::Schema(newer_than_program(*newer)));
+        // a newer program was here; where this one still works there is nothing to do
+        return if before.is_usable() { Ok(()) } else { Err(Error::Schema(newer_than_program(*newer))) };
     }
     match before.pgmq {
         Pgmq::Extension(_) | Pgmq::Foreign => {}
@@ -110,6 +124,18 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     } else {
         Vec::new()
     };
+    let says: bool = sqlx::query_scalar("select to_regclass('tasker.compatibility') is not null")
+        .fetch_one(pool)
+        .await
+        .map_err(failed("look_for_compatibility"))?;
+    let compatible_from = if says {
+        sqlx::query_scalar("select compatible_from from tasker.compatibility")
+            .fetch_optional(pool)
+            .await
+            .map_err(failed("read_compatibility"))?
+    } else {
+        None
+    };
     let known: Vec<i64> = MIGRATOR.iter().map(|m| m.version).collect();
     Ok(Status {
         server,
@@ -117,25 +143,29 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
         missing: known.iter().copied().filter(|v| !applied.contains(v)).collect(),
         unknown: applied.iter().copied().filter(|v| !known.contains(v)).collect(),
         applied,
+        newest: known.into_iter().max().unwrap_or_default(),
+        compatible_from,
     })
 }
 
-/// Refuses a schema that is not the one this program was built for.
+/// Refuses a schema that this program cannot work on.
 ///
 /// # Errors
 /// [`Error::Schema`] says what to run.
-pub async fn check(pool: &PgPool) -> Result<(), Error> {
+pub async fn check(pool: &PgPool) -> Result<Status, Error> {
     let status = status(pool).await?;
-    if let Some(newer) = status.unknown.first() {
-        return Err(Error::Schema(newer_than_program(*newer)));
-    }
     if status.applied.is_empty() {
         return Err(Error::Schema("the database has no Tasker schema; run `tasker db migrate`".to_owned()));
+    }
+    if let Some(newer) = status.unknown.first()
+        && !status.is_compatible()
+    {
+        return Err(Error::Schema(newer_than_program(*newer)));
     }
     if let Some(missing) = status.missing.first() {
         return Err(Error::Schema(format!("the schema lacks migration {missing}; run `tasker db migrate`")));
     }
-    Ok(())
+    Ok(status)
 }
 
 async fn pgmq_origin(pool: &PgPool) -> Result<Pgmq, Error> {
@@ -168,7 +198,7 @@ async fn run(connection: &mut PgConnection, doing: &'static str, sql: &str) -> R
 }
 
 fn newer_than_program(version: i64) -> String {
-    format!("the schema has migration {version}, which this program does not know; use a newer Tasker")
+    format!("the schema has migration {version}, which this program is too old for; use a newer Tasker")
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {

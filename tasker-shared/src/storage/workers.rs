@@ -22,14 +22,13 @@ pub struct Registration {
     pub version: String,
 }
 
-/// Tells that a worker is there: at its start and at each heartbeat. Old rows of stopped workers are removed.
+/// Tells that a worker is there: at its start and at each heartbeat.
 ///
 /// # Errors
 /// [`Error::Statement`].
 pub async fn heartbeat(session: &mut Session, worker: &Registration) -> Result<(), Error> {
     let query = sqlx::query(
         "-- heartbeat
-         with old as (delete from tasker.workers where id <> $1 and heartbeat_at < clock_timestamp() - interval '7 days')
          insert into tasker.workers as w (id, name, namespaces, handlers, version) values ($1, $2, $3, $4, $5)
          on conflict (id) do update set heartbeat_at = clock_timestamp(), stopped_at = null",
     )

@@ -2,7 +2,7 @@
 //! event is an increase for those who scrape.
 
 use crate::{
-    metrics::{Label, Metrics, labels},
+    metrics::{Label, Metrics, Pruned, labels},
     queue::{STEP_RESULTS, TASK_REQUESTS},
     step::{DeadLetterReason, Edge},
     task::state::TaskState,
@@ -16,6 +16,9 @@ pub(super) fn begin(metrics: &Metrics) {
     for reason in DeadLetterReason::ALL.iter().copied() {
         metrics.dlq_messages.add(0, labels::DeadLetter { reason });
         metrics.dlq_redrives.add(0, labels::DeadLetter { reason });
+    }
+    for kind in Pruned::ALL {
+        metrics.retention_pruned.add(0, labels::PrunedKind { kind: *kind });
     }
     for queue in [TASK_REQUESTS, STEP_RESULTS] {
         for counter in [

@@ -69,9 +69,10 @@ async fn a_step_parked_by_an_operator_is_kept_with_reason_and_snapshot_and_redri
     assert_eq!((snapshot["step"]["state"].as_str(), snapshot["task"]["name"].as_str()), (Some("in_progress"), Some("parts")));
     assert_eq!(whole.message["step_id"], json!(letter.step_id));
     let id = letter.dead_letter_id;
+    let now = action("now");
     let (one, two) = tokio::join!(
-        operate::redrive(&system.orchestration, id, &action("now")),
-        operate::redrive(&system.orchestration, id, &action("now")),
+        operate::redrive(&system.orchestration, id, &now),
+        operate::redrive(&system.orchestration, id, &now),
     );
     let (done, refused) = if one.is_ok() { (one, two) } else { (two, one) };
     let done = done?;

@@ -34,6 +34,7 @@ const NOT_IN_THIS_RUN: &[&str] = &[
     "tasker_dlq_messages_total",
     "tasker_worker_heartbeat_failures_total",
     "mpsc_channel_full_events_total",
+    "tasker_retention_duration_milliseconds",
     "tasker_db_last_vacuum_age_seconds",
     "tasker_db_last_analyze_age_seconds",
     "outcome=~\"error\"",

@@ -42,14 +42,19 @@ async fn an_empty_database_is_refused_with_what_to_run_and_migrated_once() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_of_another_version_is_refused_with_what_to_do() -> Result<()> {
+async fn a_schema_of_another_version_is_refused_with_what_to_do_unless_it_says_that_it_is_compatible() -> Result<()> {
     let (database, pool) = made().await?;
+    sqlx::query("update tasker.compatibility set compatible_from = 9999").execute(&pool).await?;
     let newer = "insert into tasker._sqlx_migrations (version, description, success, checksum, execution_time)
         values (9999, 'later', true, '', 0)";
     sqlx::query(newer).execute(&pool).await?;
-    let says = "the schema has migration 9999, which this program does not know; use a newer Tasker";
+    let says = "the schema has migration 9999, which this program is too old for; use a newer Tasker";
     assert_eq!(schema::check(&pool).await.expect_err("newer").to_string(), says);
     assert_eq!(schema::migrate(&pool).await.expect_err("newer").to_string(), says);
+    sqlx::query("update tasker.compatibility set compatible_from = 4").execute(&pool).await?;
+    let compatible = schema::check(&pool).await?;
+    assert!(compatible.is_usable() && !compatible.is_current());
+    assert_eq!(schema::migrate(&pool).await?, compatible, "an older program that can work has nothing to migrate");
     sqlx::query("delete from tasker._sqlx_migrations where version = 9999").execute(&pool).await?;
     schema::check(&pool).await?;
     let last = "delete from tasker._sqlx_migrations where version = (select max(version) from tasker._sqlx_migrations)";

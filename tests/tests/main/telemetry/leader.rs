@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tasker_shared::{
     metrics::{Metrics, probe::Leadership as _},
-    storage::Leader,
+    storage::{Duty, Leader},
 };
 use tasker_tests::{
     TestDatabase,
@@ -17,7 +17,8 @@ const CUT: &str = "select pg_terminate_backend(pid) from pg_locks
 async fn one_process_leads_until_its_connection_is_lost() -> Result<()> {
     let test_database = TestDatabase::create().await?;
     let database = connect(&test_database.url, Metrics::disabled()).await?;
-    let (first, second) = (Leader::candidate(database.pool()), Leader::candidate(database.pool()));
+    let (first, second) =
+        (Leader::candidate(database.pool(), Duty::Sample), Leader::candidate(database.pool(), Duty::Sample));
     assert!(first.leads().await);
     assert!(!second.leads().await);
     assert!(first.leads().await, "it goes on leading");

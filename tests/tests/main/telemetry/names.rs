@@ -42,6 +42,11 @@ const UNREADABLE: &str = "
     insert into pgmq.q_step_results (vt, message) values (clock_timestamp(), '{\"x\": 1}');
     insert into pgmq.q_worker_test (vt, message) values (clock_timestamp(), '{\"x\": 1}')";
 
+/// A worker that retention forgets.
+const LONG_GONE: &str = "
+    insert into tasker.workers (id, name, namespaces, handlers, version, heartbeat_at)
+    values (tasker.uuid_v7(), 'gone', '{}', '{}', '', clock_timestamp() - interval '1 year')";
+
 fn templates() -> [String; 6] {
     [
         single("succeeds", "noop", ""),
@@ -83,6 +88,7 @@ impl Services {
             ("TASKER__ORCHESTRATION__REPAIR_INTERVAL_MS", "200"),
             ("TASKER__ORCHESTRATION__STALLED_AFTER_MS", "200"),
             ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "200"),
+            ("TASKER__RETENTION__SWEEP_INTERVAL_MS", "200"),
         ] {
             sources = sources.with(variable, value);
         }
@@ -186,6 +192,7 @@ async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
     };
     eventually("something is parked", async || Ok(!parked().await?.is_empty())).await?;
     operate::redrive(&services.orchestration, parked().await?[0].dead_letter_id, &Action::default()).await?;
+    services.execute(LONG_GONE).await?;
     services.execute(BREAK).await?;
     let failed = |name: &'static str| {
         let receiver = receiver.clone();

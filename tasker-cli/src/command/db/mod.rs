@@ -1,5 +1,8 @@
 //! `tasker db …`.
 
+mod archive;
+mod prune;
+
 use crate::{
     args::{ConfigArgs, DbArgs, DbCommand},
     error::{Error, Result},
@@ -28,6 +31,8 @@ pub(super) async fn run(command: DbCommand, shell: &mut Shell) -> Result {
     match command {
         DbCommand::Migrate(args) => migrate(args, shell).await,
         DbCommand::Status(args) => status(args, shell).await,
+        DbCommand::Prune(args) => prune::run(args, shell).await,
+        DbCommand::Archive(command) => archive::run(command, shell).await,
     }
 }
 
@@ -50,11 +55,12 @@ async fn migrate(args: DbArgs, shell: &mut Shell) -> Result {
 async fn status(args: DbArgs, shell: &mut Shell) -> Result {
     let database = connect(args, shell).await?;
     let status: Status = schema::status(database.pool()).await?;
-    let current = status.is_current();
-    shell.print(&json!({"database": database.target(), "current": current, "status": status}), |look| {
-        view::schema(&status, database.target(), look)
-    })?;
-    Ok(if current { Exit::Ok } else { Exit::Failed })
+    let (current, usable) = (status.is_current(), status.is_usable());
+    shell.print(
+        &json!({"database": database.target(), "current": current, "usable": usable, "status": status}),
+        |look| view::schema(&status, database.target(), look),
+    )?;
+    Ok(if usable { Exit::Ok } else { Exit::Failed })
 }
 
 async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
@@ -72,7 +78,7 @@ async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
 fn url(args: DbArgs, shell: &Shell) -> Result<String> {
     let given = match args.database_url.filter(|url| !url.is_empty()) {
         Some(url) => Some(url),
-        None => super::config::load(&ConfigArgs::default(), shell)?.database.url,
+        None => crate::command::config::load(&ConfigArgs::default(), shell)?.database.url,
     };
     given.ok_or_else(|| {
         Error::usage("no database is given")

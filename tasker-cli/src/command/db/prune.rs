@@ -1,0 +1,59 @@
+//! `tasker db prune`: what the retention sweep does, by hand.
+
+use crate::{
+    args::{ConfigArgs, PruneArgs},
+    command::config,
+    error::Result,
+    exit::Exit,
+    shell::Shell,
+};
+use serde_json::json;
+use tasker_shared::storage::{
+    Database, Error,
+    retention::{self, Age, Ended},
+};
+
+pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
+    let settings = config::load(&ConfigArgs::default(), shell)?.retention;
+    let database = super::connect(args.database.clone(), shell).await?;
+    let archive = args.archive || settings.archive;
+    let (mut tasks, mut steps) = (0, 0);
+    for (ended, age) in [(Ended::Complete, Some(args.older_than)), (Ended::Otherwise, args.failed_older_than)] {
+        let Some(finished) = age else { continue };
+        let age = Age { finished, identity: settings.identity_after };
+        let (found, of_them) = if args.dry_run {
+            retention::count(&mut database.session("count_old").await?, ended, age).await?
+        } else {
+            remove(&database, ended, age, archive, settings.batch_size).await?
+        };
+        (tasks, steps) = (tasks + found, steps + of_them);
+    }
+    let answer = json!({
+        "database": database.target(), "dry_run": args.dry_run, "archived": archive && !args.dry_run,
+        "tasks": tasks, "steps": steps,
+    });
+    shell.print(&answer, |_| {
+        let what = if args.dry_run { "would be removed" } else { "removed" };
+        format!("{tasks} tasks with {steps} steps {what}")
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn remove(database: &Database, ended: Ended, age: Age, archive: bool, batch: i64) -> Result<(i64, i64), Error> {
+    let (mut tasks, mut steps, mut place) = (0, 0, None);
+    loop {
+        let mut session = database.begin("prune").await?;
+        let found = retention::find(&mut session, ended, age, place, batch).await?;
+        if archive {
+            retention::archive(&mut session, &found.tasks).await?;
+        }
+        retention::delete(&mut session, &found.tasks).await?;
+        session.commit().await?;
+        tasks += i64::try_from(found.tasks.len()).unwrap_or(i64::MAX);
+        steps += found.steps;
+        place = found.place;
+        if !found.more {
+            return Ok((tasks, steps));
+        }
+    }
+}
