@@ -26,8 +26,7 @@ alter table tasker.dead_letters
     add column resolved_by text,
     add column note        text,
     add constraint dead_letters_reason check (reason in ('poison', 'unreadable', 'handler_not_found', 'stalled', 'manual')),
-    add constraint dead_letters_resolution check (resolution in ('redriven', 'resolved', 'discarded')),
-    add constraint dead_letters_resolved check ((resolved_at is null) = (resolution is null));
+    add constraint dead_letters_resolution check (resolution in ('redriven', 'resolved', 'discarded'));
 comment on column tasker.dead_letters.reason is 'unreadable: not understood; poison: it failed or took its reader down too often; handler_not_found: no worker had its handler for too long; stalled: it stood still too often; manual: an operator parked it.';
 comment on column tasker.dead_letters.namespace is 'The namespace, where it is known.';
 comment on column tasker.dead_letters.snapshot is 'Task and step as they were when it was parked.';

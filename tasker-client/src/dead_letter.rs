@@ -4,8 +4,8 @@ use crate::{Client, Error};
 use reqwest::Method;
 use tasker_shared::{
     api::{
-        Acted, Action, DeadLetter, DeadLetterFilter, DeadLetterPage, DeadLetterSummary, LimitList, LimitSummary, SetLimit,
-        WhichLimit,
+        Acted, Action, DeadLetter, DeadLetterFilter, DeadLetterPage, DeadLetterSummary, LimitList, LimitSummary,
+        SetLimit, WhichLimit,
     },
     id::{DeadLetterId, TaskId},
 };
@@ -79,12 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with status 404 when there is none.
-    pub async fn remove_limit(
-        &self,
-        namespace: &str,
-        which: &WhichLimit,
-        action: &Action,
-    ) -> Result<LimitList, Error> {
+    pub async fn remove_limit(&self, namespace: &str, which: &WhichLimit, action: &Action) -> Result<LimitList, Error> {
         self.send_json(Method::DELETE, &["v1", "limits", namespace], action).query(which).send().await
     }
 }

@@ -32,11 +32,7 @@ pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, stor
     Ok(EVERY)
 }
 
-async fn wake(
-    orchestration: &Orchestration,
-    session: &mut Session,
-    namespace: &Name,
-) -> Result<(), storage::Error> {
+async fn wake(orchestration: &Orchestration, session: &mut Session, namespace: &Name) -> Result<(), storage::Error> {
     let scopes = concurrency::waited_for(session, namespace).await?;
     let queue = QueueName::of_namespace(namespace);
     if !scopes.is_empty() && concurrency::wake(session, &queue, &scopes).await? > 0 {
@@ -46,11 +42,7 @@ async fn wake(
 }
 
 /// Shows the messages of steps that were stopped while they waited for a permit.
-pub(crate) async fn uncover(
-    session: &mut Session,
-    namespace: &Name,
-    steps: &[StepId],
-) -> Result<(), storage::Error> {
+pub(crate) async fn uncover(session: &mut Session, namespace: &Name, steps: &[StepId]) -> Result<(), storage::Error> {
     if !steps.is_empty() {
         concurrency::uncover(session, &QueueName::of_namespace(namespace), steps).await?;
     }

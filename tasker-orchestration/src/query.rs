@@ -4,7 +4,8 @@ use crate::{Error, Orchestration};
 use std::time::Duration;
 use tasker_shared::{
     api::{
-        DeadLetter, DeadLetterFilter, DeadLetterPage, Explanation, History, TaskDetail, TaskFilter, TaskPage, WorkerList,
+        DeadLetter, DeadLetterFilter, DeadLetterPage, Explanation, History, TaskDetail, TaskFilter, TaskPage,
+        WorkerList,
     },
     id::{DeadLetterId, TaskId},
     storage::{dead_letters as letters, history, overview, workers as worker_rows},

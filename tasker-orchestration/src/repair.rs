@@ -68,7 +68,9 @@ async fn stalled(orchestration: &Orchestration) -> Result<(), storage::Error> {
         match take_off(orchestration, &step).await {
             Ok(()) => {}
             Err(Error::Storage(error)) if error.is_transient() => return Err(error),
-            Err(error) => tracing::info!(task.id = %step.task_id, step.name = step.name, %error, "a step was not taken off the line"),
+            Err(error) => {
+                tracing::info!(task.id = %step.task_id, step.name = step.name, %error, "a step was not taken off the line")
+            }
         }
     }
     Ok(())

@@ -78,12 +78,7 @@ pub(crate) async fn turn(
 }
 
 /// Gives back permits that were taken for nothing, and looks whether one became free while steps were set aside.
-async fn settle(
-    core: &Core,
-    served: &Served,
-    session: &mut Session,
-    claim: &Claim,
-) -> Result<(), storage::Error> {
+async fn settle(core: &Core, served: &Served, session: &mut Session, claim: &Claim) -> Result<(), storage::Error> {
     let mut scopes = claim.scopes.clone();
     if !claim.unused.is_empty() {
         scopes.extend(concurrency::free_unused(session, Some(&claim.unused)).await?);

@@ -143,7 +143,8 @@ pub(crate) fn report(executed: &Executed) -> Report {
 pub(crate) fn permits_of(executed: &[Executed]) -> BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> {
     let mut permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> = BTreeMap::new();
     for one in executed.iter().filter(|one| one.step.has_permit) {
-        let of_queue = permits.entry(one.served.namespace.clone()).or_insert_with(|| (one.served.queue.clone(), Vec::new()));
+        let of_queue =
+            permits.entry(one.served.namespace.clone()).or_insert_with(|| (one.served.queue.clone(), Vec::new()));
         of_queue.1.push((one.step.step_id, one.step.attempt));
     }
     permits
@@ -179,7 +180,13 @@ pub(crate) async fn wake(
 }
 
 /// Rings, then counts what is durable now.
-pub(crate) fn told(core: &Core, executed: Vec<Executed>, accepted: &HashSet<StepId>, began: SystemTime, took: Duration) {
+pub(crate) fn told(
+    core: &Core,
+    executed: Vec<Executed>,
+    accepted: &HashSet<StepId>,
+    began: SystemTime,
+    took: Duration,
+) {
     if !accepted.is_empty() {
         core.bell.ring(Topic::Results);
     }

@@ -60,8 +60,7 @@ async fn together(core: &Core, executed: &Executed, writes: Writes) -> Result<Ha
             return Err(Failure::new(FailureKind::Panic, "the handler panicked while it wrote in its report"));
         }
         Err(_) => {
-            let message =
-                format!("the handler's writes took longer than {} s, half of the lease", limit.as_secs_f64());
+            let message = format!("the handler's writes took longer than {} s, half of the lease", limit.as_secs_f64());
             return Err(Failure::new(FailureKind::Timeout, message));
         }
     }

@@ -28,7 +28,10 @@ pub fn dead_letters(page: &DeadLetterPage, look: &Look) -> String {
 }
 
 fn state(letter: &DeadLetterSummary) -> (Tone, &'static str) {
-    letter.resolution.map_or((Tone::Bad, "open"), |resolution| (Tone::Quiet, resolution.as_str()))
+    match (letter.resolved_at, letter.resolution) {
+        (None, _) => (Tone::Bad, "open"),
+        (Some(_), resolution) => (Tone::Quiet, resolution.map_or("resolved", |resolution| resolution.as_str())),
+    }
 }
 
 /// A dead letter: what happened, who dealt with it, its message, and what task and step were like.

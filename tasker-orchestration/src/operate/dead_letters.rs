@@ -141,7 +141,8 @@ pub async fn park_step(
     }
     super::may(&standing, StepEvent::Park)?;
     let said = work.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
-    let failure = Failure { retryable: false, ..Failure::new(FailureKind::Parked, format!("parked by an operator: {said}")) };
+    let failure =
+        Failure { retryable: false, ..Failure::new(FailureKind::Parked, format!("parked by an operator: {said}")) };
     let state = work.take_off(&standing, Some(DeadLetterReason::Manual), &failure).await?;
     Ok(Acted { task_id: task, state })
 }
@@ -163,8 +164,7 @@ impl Work<'_> {
         failure: &Failure,
     ) -> Result<TaskState, Error> {
         let queue = QueueName::of_namespace(&self.task.namespace);
-        let taken =
-            dead_letters::take_off(&mut self.session, &queue, &[step.id], reason, failure, &self.actor).await?;
+        let taken = dead_letters::take_off(&mut self.session, &queue, &[step.id], reason, failure, &self.actor).await?;
         if taken.is_empty() {
             return Err(Error::Illegal(format!("step `{}` has gone on meanwhile", step.name)));
         }
@@ -250,7 +250,9 @@ async fn send_again(
 ) -> Result<DeadLetterSummary, Error> {
     let id = letter.summary.dead_letter_id;
     let mut session = super::begin(orchestration, action).await?;
-    if !dead_letters::close(&mut session, id, Resolution::Redriven, &super::actor(action), action.reason.as_deref()).await? {
+    if !dead_letters::close(&mut session, id, Resolution::Redriven, &super::actor(action), action.reason.as_deref())
+        .await?
+    {
         return Err(Error::Illegal(format!("dead letter {id} was dealt with meanwhile")));
     }
     dead_letters::send_again(&mut session, letter).await?;

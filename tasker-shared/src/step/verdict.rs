@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_step_without_its_handler_goes_back_ever_more_slowly_until_patience_is_over() {
-        let minutes = |n| Duration::from_secs(60 * n);
+        let minutes = |n: u64| Duration::from_secs(60 * n);
         assert_eq!(missing(Duration::ZERO, minutes(10)), Verdict::Miss(Duration::from_secs(1)));
         assert_eq!(missing(Duration::from_secs(7), minutes(10)), Verdict::Miss(Duration::from_secs(7)));
         assert_eq!(missing(minutes(9), minutes(10)), Verdict::Miss(Duration::from_secs(30)));

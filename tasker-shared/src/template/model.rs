@@ -62,11 +62,21 @@ pub struct Lifecycle {
     #[serde(rename = "max_duration_ms", default, with = "optional_milliseconds")]
     pub max_duration: Option<Duration>,
     /// The longest time that a step may wait on its queue; it fails for good when it is over. Stored as `max_queued_ms`.
-    #[serde(rename = "max_queued_ms", default, skip_serializing_if = "Option::is_none", with = "optional_milliseconds")]
+    #[serde(
+        rename = "max_queued_ms",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_milliseconds"
+    )]
     pub max_queued: Option<Duration>,
     /// The longest time that a step may wait for a retry; one that would wait longer fails for good. Stored as
     /// `max_retry_wait_ms`.
-    #[serde(rename = "max_retry_wait_ms", default, skip_serializing_if = "Option::is_none", with = "optional_milliseconds")]
+    #[serde(
+        rename = "max_retry_wait_ms",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_milliseconds"
+    )]
     pub max_retry_wait: Option<Duration>,
     /// How many retries all steps of a task may have together.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -97,9 +97,9 @@ async fn a_backlog_without_permits_does_not_hold_back_other_steps_of_its_queue()
     assert_eq!(system.count(&read).await?, 0, "a claim does not read what is set aside");
     let explanation = query::explain(&system.orchestration, limited[299]).await?;
     assert!(
-        explanation.steps[0].because.starts_with(
-            "It waits behind 298 others for a permit of `step:limited/only`: 1 of 1 are taken"
-        ),
+        explanation.steps[0]
+            .because
+            .starts_with("It waits behind 298 others for a permit of `step:limited/only`: 1 of 1 are taken"),
         "{explanation:?}"
     );
     let calls = vec![first.context("one of the limited steps runs")?];
@@ -151,11 +151,12 @@ async fn a_permit_is_not_lost_with_its_worker() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_ends_a_run_frees_its_permit() -> Result<()> {
     let (mut system, gate) = (System::start().await?, Gate::new());
-    let stopping = system.add_worker(worker(&gate).settings(Settings {
-        shutdown_grace: Duration::from_millis(50),
-        ..worker_settings()
-    }))?;
-    system.apply(&single("limited", "gate", "concurrency: {limit: 1}, retry: {max_attempts: 2, backoff: none}")).await?;
+    let stopping = system.add_worker(
+        worker(&gate).settings(Settings { shutdown_grace: Duration::from_millis(50), ..worker_settings() }),
+    )?;
+    system
+        .apply(&single("limited", "gate", "concurrency: {limit: 1}, retry: {max_attempts: 2, backoff: none}"))
+        .await?;
     let (orchestration, action) = (system.orchestration.clone(), Action::default());
     let cancelled = system.begin("limited").await?;
     gate.next().await;
@@ -231,7 +232,8 @@ async fn an_operator_limits_a_namespace_and_a_handler_while_they_run() -> Result
     for call in calls {
         call.succeed(json!(1));
     }
-    limits::remove(&orchestration, NAMESPACE, &WhichLimit { handler: Some("other".into()) }, &Action::default()).await?;
+    limits::remove(&orchestration, NAMESPACE, &WhichLimit { handler: Some("other".into()) }, &Action::default())
+        .await?;
     let call = gate.next().await;
     assert_eq!(call.context.task_id, stopped);
     call.succeed(json!(1));

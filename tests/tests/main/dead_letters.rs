@@ -66,7 +66,10 @@ async fn a_step_parked_by_an_operator_is_kept_with_reason_and_snapshot_and_redri
     assert_eq!(letter.detail, "parked by an operator: looks odd");
     let whole = query::dead_letter(&system.orchestration, letter.dead_letter_id).await?;
     let snapshot = whole.snapshot.context("a snapshot")?;
-    assert_eq!((snapshot["step"]["state"].as_str(), snapshot["task"]["name"].as_str()), (Some("in_progress"), Some("parts")));
+    assert_eq!(
+        (snapshot["step"]["state"].as_str(), snapshot["task"]["name"].as_str()),
+        (Some("in_progress"), Some("parts"))
+    );
     assert_eq!(whole.message["step_id"], json!(letter.step_id));
     let id = letter.dead_letter_id;
     let now = action("now");
@@ -143,7 +146,8 @@ async fn letters_are_listed_by_reason_namespace_and_page() -> Result<()> {
     let filter = DeadLetterFilter { limit: Some(2), ..DeadLetterFilter::default() };
     let first = query::dead_letters(&system.orchestration, &filter).await?;
     let next = first.next.context("there is more")?;
-    let rest = query::dead_letters(&system.orchestration, &DeadLetterFilter { before: Some(next), ..filter.clone() }).await?;
+    let rest =
+        query::dead_letters(&system.orchestration, &DeadLetterFilter { before: Some(next), ..filter.clone() }).await?;
     assert_eq!((first.dead_letters.len(), rest.dead_letters.len(), rest.next), (2, 1, None));
     for (expected, filter) in [
         (3, DeadLetterFilter { reason: Some(DeadLetterReason::Manual), ..DeadLetterFilter::default() }),

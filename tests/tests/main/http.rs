@@ -304,10 +304,14 @@ async fn limits(api: &Contract) -> Result<()> {
     let put = async |path: &str, body: &Value| {
         api.send(Method::PUT, path, api.http.put(format!("{}{path}", api.base)).json(body)).await
     };
-    let delete = async |path: &str| api.send(Method::DELETE, path, api.http.delete(format!("{}{path}", api.base))).await;
+    let delete =
+        async |path: &str| api.send(Method::DELETE, path, api.http.delete(format!("{}{path}", api.base))).await;
     let limit = json!({"max": 7, "handler": "noop", "by": "ada", "reason": "less"});
     let set = put("/v1/limits/idle", &limit).await?;
-    assert_eq!((set.status, &set.body["scope"], &set.body["set_by"]), (200, &json!("handler:noop"), &json!("operator:ada")));
+    assert_eq!(
+        (set.status, &set.body["scope"], &set.body["set_by"]),
+        (200, &json!("handler:noop"), &json!("operator:ada"))
+    );
     for (status, path, body) in [
         (404, "/v1/limits/idel", &limit),
         (400, "/v1/limits/%00", &limit),

@@ -31,7 +31,8 @@ const REQUEUED: &str = "select count(*) from tasker.step_transitions
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_whose_lease_ran_out_without_a_worker_to_take_it_is_enqueued_again_and_runs() -> Result<()> {
-    let (mut system, first, second) = (System::start_with(watchful(), Metrics::disabled()).await?, Gate::new(), Gate::new());
+    let (mut system, first, second) =
+        (System::start_with(watchful(), Metrics::disabled()).await?, Gate::new(), Gate::new());
     let vanishing = system.add_worker(Worker::builder().settings(worker_settings()).register("gate", first.clone()))?;
     let task = system.begin_new(&single("one", "gate", "")).await?;
     let _lost = first.next().await;
@@ -56,7 +57,8 @@ async fn a_handler_that_runs_on_past_its_timeout_stalls_and_is_parked_when_it_do
         tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(1_800)));
         Ok::<_, HandlerError>(context.attempt)
     });
-    let settings = Settings { lease: Duration::from_secs(60), heartbeat_interval: Duration::from_millis(50), ..worker_settings() };
+    let settings =
+        Settings { lease: Duration::from_secs(60), heartbeat_interval: Duration::from_millis(50), ..worker_settings() };
     system.add_worker(Worker::builder().settings(settings).register("hangs", hangs))?;
     let task = system.begin_new(&single("one", "hangs", "timeout_seconds: 0.2")).await?;
     let ended = system.ended(task).await?;
@@ -90,9 +92,15 @@ async fn a_step_that_loses_its_message_again_and_again_is_parked() -> Result<()>
 async fn a_step_that_waits_on_its_queue_longer_than_allowed_fails_and_other_branches_go_on() -> Result<()> {
     let (mut system, gate) = (System::start_with(watchful(), Metrics::disabled()).await?, Gate::new());
     system.add_worker(Worker::builder().settings(worker_settings()).register("gate", gate.clone()))?;
-    let template = dag("parts", "gate", &[("a", &[]), ("b", &[])]).replace("steps:", "lifecycle: {max_queued_seconds: 0.4}\nsteps:");
-    let template = template.replacen("handler: {callable: gate}", "handler: {callable: gate}, concurrency: {limit: 1, key: k}", 1);
-    let template = template.replacen("{name: b, dependencies: [], handler: {callable: gate}", "{name: b, dependencies: [], handler: {callable: gate}, concurrency: {limit: 1, key: k}", 1);
+    let template = dag("parts", "gate", &[("a", &[]), ("b", &[])])
+        .replace("steps:", "lifecycle: {max_queued_seconds: 0.4}\nsteps:");
+    let template =
+        template.replacen("handler: {callable: gate}", "handler: {callable: gate}, concurrency: {limit: 1, key: k}", 1);
+    let template = template.replacen(
+        "{name: b, dependencies: [], handler: {callable: gate}",
+        "{name: b, dependencies: [], handler: {callable: gate}, concurrency: {limit: 1, key: k}",
+        1,
+    );
     let task = system.begin_new(&template).await?;
     let runs = gate.next().await;
     let other = if runs.step() == "a" { "b" } else { "a" };
@@ -100,7 +108,8 @@ async fn a_step_that_waits_on_its_queue_longer_than_allowed_fails_and_other_bran
     runs.succeed(json!(1));
     let ended = system.ended(task).await?;
     assert_eq!(ended.summary.state, TaskState::Error);
-    let failed = ended.steps.iter().find(|step| step.name == other).and_then(|step| step.error.clone()).context("failed")?;
+    let failed =
+        ended.steps.iter().find(|step| step.name == other).and_then(|step| step.error.clone()).context("failed")?;
     assert_eq!(failed.kind, FailureKind::Overdue);
     assert_eq!(failed.message, "it waited on its queue longer than lifecycle.max_queued allows, which is 0.4 s");
     assert_eq!(system.count("select count(*) from tasker.dead_letters").await?, 0);
@@ -114,8 +123,10 @@ async fn retries_of_a_whole_task_and_the_wait_for_one_are_limited() -> Result<()
     let later = blocking_fn(|_: StepContext, _: serde_json::Value| {
         Err::<(), _>(HandlerError::retry("no").after(Duration::from_secs(3600)))
     });
-    system.add_worker(Worker::builder().settings(worker_settings()).register("fails", fails).register("later", later))?;
-    let template = dag("many", "fails", &[("a", &[]), ("b", &[])]).replace("steps:", "lifecycle: {max_retries: 3}\nsteps:");
+    system
+        .add_worker(Worker::builder().settings(worker_settings()).register("fails", fails).register("later", later))?;
+    let template =
+        dag("many", "fails", &[("a", &[]), ("b", &[])]).replace("steps:", "lifecycle: {max_retries: 3}\nsteps:");
     let task = system.begin_new(&template).await?;
     let ended = system.ended(task).await?;
     assert_eq!(ended.steps.iter().map(|step| step.failures).sum::<i32>(), 5, "two first runs and three retries");

@@ -12,8 +12,17 @@ use crate::{
     },
 };
 
-const KEYS: &[&str] =
-    &["name", "description", "type", "dependencies", "handler", "retry", "timeout_seconds", "result_schema", "concurrency"];
+const KEYS: &[&str] = &[
+    "name",
+    "description",
+    "type",
+    "dependencies",
+    "handler",
+    "retry",
+    "timeout_seconds",
+    "result_schema",
+    "concurrency",
+];
 
 /// The types of steps that other versions know.
 const UNSUPPORTED_TYPES: &[&str] = &["decision", "deferred", "deferred_convergence", "batchable", "batch_worker"];

@@ -161,13 +161,7 @@ fn full() -> impl Strategy<Value = Template> {
         },
     );
     (acyclic(), collection::vec(any_step(), 20), head, limit, environments).prop_map(
-        |(
-            mut template,
-            bodies,
-            (description, metadata, input_schema, identity_strategy),
-            lifecycle,
-            environments,
-        )| {
+        |(mut template, bodies, (description, metadata, input_schema, identity_strategy), lifecycle, environments)| {
             for (step, body) in template.steps.iter_mut().zip(bodies) {
                 let StepTemplate { name, dependencies, .. } = step.clone();
                 *step = StepTemplate { name, dependencies, ..body };

@@ -86,7 +86,7 @@ impl Services {
             ("TASKER__WORKER__COMMAND__ALLOWED_PROGRAMS", "*"),
             ("TASKER__WORKER__NAMESPACES", NAMESPACE),
             ("TASKER__ORCHESTRATION__REPAIR_INTERVAL_MS", "200"),
-            ("TASKER__ORCHESTRATION__STALLED_AFTER_MS", "200"),
+            ("TASKER__ORCHESTRATION__STALLED_AFTER_MS", "5000"),
             ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "200"),
             ("TASKER__RETENTION__SWEEP_INTERVAL_MS", "200"),
         ] {
@@ -188,7 +188,7 @@ async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
     services.execute(UNREADABLE).await?;
     let parked = async || {
         let filter = DeadLetterFilter { open: Some(true), ..DeadLetterFilter::default() };
-        Ok(query::dead_letters(&services.orchestration, &filter).await?.dead_letters)
+        anyhow::Ok(query::dead_letters(&services.orchestration, &filter).await?.dead_letters)
     };
     eventually("something is parked", async || Ok(!parked().await?.is_empty())).await?;
     operate::redrive(&services.orchestration, parked().await?[0].dead_letter_id, &Action::default()).await?;
