@@ -1,9 +1,9 @@
 //! What a transaction did, told to metrics, traces and bells once it is durable.
 
 use crate::Orchestration;
-use opentelemetry::{KeyValue, trace::SpanKind};
+use opentelemetry::trace::SpanKind;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     time::{Duration, SystemTime},
 };
 use tasker_shared::{
@@ -14,7 +14,7 @@ use tasker_shared::{
     step::{DeadLetterReason, FailureKind, ResultType, StallKind, StepState, Verdict},
     storage::{operations::Locked, reports::Ready, tasks::Ended},
     task::TaskState,
-    telemetry::{Span, Station, Trace, TraceParent, span_id},
+    telemetry::{About, Span, Station, Trace, TraceParent, span_id},
 };
 
 /// What stations need to know of a task.
@@ -173,74 +173,56 @@ impl Committed {
     }
 
     fn trace(&self, orchestration: &Orchestration, now: SystemTime) {
-        let tracing = orchestration.tracing();
-        let station = |station: Station, id: uuid::Uuid, attempt: i32, parent| Span {
+        let mut spans = orchestration.tracing().spans();
+        let span = |station: Station, id: uuid::Uuid, attempt: i32, kind, parent| Span {
             name: station.as_str(),
             span_id: span_id(id, attempt.cast_unsigned(), station),
             parent,
-            links: Vec::new(),
             start: self.began,
             end: now,
-            kind: SpanKind::Internal,
-            error: None,
-            attributes: Vec::new(),
+            kind,
         };
         for task in &self.submitted {
-            tracing.record(task.trace(), || {
-                let caller = task.traceparent.as_deref().and_then(|text| text.parse::<TraceParent>().ok());
-                Span {
-                    kind: SpanKind::Server,
-                    attributes: about_task(task),
-                    ..station(Station::Submit, task.id.0, 0, caller.map(|c| c.span_id))
-                }
-            });
+            let caller = task.traceparent.as_deref().and_then(|text| text.parse::<TraceParent>().ok());
+            let parent = caller.map(|caller| caller.span_id);
+            let submit = span(Station::Submit, task.id.0, 0, SpanKind::Server, parent);
+            spans.record(task.trace(), submit, |about| about_task(about, task));
         }
         for task in &self.initialized {
             let parent = Some(span_id(task.id.0, 0, Station::Submit));
-            tracing.record(task.trace(), || Span {
-                attributes: about_task(task),
-                ..station(Station::Initialize, task.id.0, 0, parent)
-            });
+            let initialize = span(Station::Initialize, task.id.0, 0, SpanKind::Internal, parent);
+            spans.record(task.trace(), initialize, |about| about_task(about, task));
         }
         for (step, task, _) in &self.enqueued {
-            tracing.record(task.trace(), || {
-                let parent = match (step.cause, step.cause_attempt) {
-                    (Some(parent), Some(attempt)) => span_id(parent.0, attempt.cast_unsigned(), Station::Process),
-                    _ if step.attempt > 0 => span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
-                    _ => span_id(task.id.0, 0, Station::Initialize),
-                };
-                Span {
-                    kind: SpanKind::Producer,
-                    attributes: about_step(task, step.step_id, &step.name, step.attempt),
-                    ..station(Station::Enqueue, step.step_id.0, step.attempt, Some(parent))
-                }
-            });
+            let parent = match (step.cause, step.cause_attempt) {
+                (Some(parent), Some(attempt)) => span_id(parent.0, attempt.cast_unsigned(), Station::Process),
+                _ if step.attempt > 0 => span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
+                _ => span_id(task.id.0, 0, Station::Initialize),
+            };
+            let enqueue = span(Station::Enqueue, step.step_id.0, step.attempt, SpanKind::Producer, Some(parent));
+            spans
+                .record(task.trace(), enqueue, |about| about_step(about, task, step.step_id, &step.name, step.attempt));
         }
         for step in &self.processed {
-            tracing.record(step.task.trace(), || {
-                let mut attributes = about_step(&step.task, step.step_id, &step.step_name, step.attempt);
-                attributes.push(KeyValue::new("tasker.verdict", step.verdict.event().as_str()));
-                let parent = span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Report);
-                Span {
-                    kind: SpanKind::Consumer,
-                    attributes,
-                    ..station(Station::Process, step.step_id.0, step.attempt, Some(parent))
-                }
+            let parent = span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Report);
+            let process = span(Station::Process, step.step_id.0, step.attempt, SpanKind::Consumer, Some(parent));
+            spans.record(step.task.trace(), process, |about| {
+                about_step(about, &step.task, step.step_id, &step.step_name, step.attempt);
+                about.text("tasker.verdict", step.verdict.event().as_str());
             });
         }
+        let last: HashMap<TaskId, &Processed> = self.processed.iter().map(|step| (step.task.id, step)).collect();
         for (ended, _) in &self.ended {
-            let last = self.processed.iter().rev().find(|step| step.task.id == ended.id);
-            let parent = last.map_or_else(
+            let parent = last.get(&ended.id).map_or_else(
                 || span_id(ended.id.0, 0, Station::Initialize),
                 |step| span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
             );
-            tracing.record(trace(ended.correlation_id, ended.traceparent.as_deref()), || Span {
-                error: (ended.state == TaskState::Error).then(|| "the task failed".to_owned()),
-                attributes: vec![
-                    KeyValue::new("task.id", ended.id.to_string()),
-                    KeyValue::new("tasker.task.state", ended.state.as_str()),
-                ],
-                ..station(Station::Finalize, ended.id.0, 0, Some(parent))
+            let finalize = span(Station::Finalize, ended.id.0, 0, SpanKind::Internal, Some(parent));
+            spans.record(trace(ended.correlation_id, ended.traceparent.as_deref()), finalize, |about| {
+                about.id("task.id", ended.id.0).text("tasker.task.state", ended.state.as_str());
+                if ended.state == TaskState::Error {
+                    about.error("the task failed");
+                }
             });
         }
     }
@@ -275,20 +257,13 @@ fn kind(task: &TaskInfo) -> labels::Task {
     }
 }
 
-fn about_task(task: &TaskInfo) -> Vec<KeyValue> {
-    vec![
-        KeyValue::new("task.id", task.id.to_string()),
-        KeyValue::new("task.name", task.name.shared()),
-        KeyValue::new("tasker.namespace", task.namespace.shared()),
-    ]
+fn about_task(about: &mut About<'_>, task: &TaskInfo) {
+    about.id("task.id", task.id.0).text("task.name", &task.name).text("tasker.namespace", &task.namespace);
 }
 
-fn about_step(task: &TaskInfo, step: StepId, name: &Name, attempt: i32) -> Vec<KeyValue> {
-    let mut attributes = about_task(task);
-    attributes.push(KeyValue::new("step.id", step.to_string()));
-    attributes.push(KeyValue::new("step.name", name.shared()));
-    attributes.push(KeyValue::new("tasker.attempt", i64::from(attempt)));
-    attributes
+fn about_step(about: &mut About<'_>, task: &TaskInfo, step: StepId, name: &Name, attempt: i32) {
+    about_task(about, task);
+    about.id("step.id", step.0).text("step.name", name).number("tasker.attempt", i64::from(attempt));
 }
 
 const fn end_of(verdict: Verdict) -> StepState {

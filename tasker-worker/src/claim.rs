@@ -4,14 +4,14 @@ use crate::{
     core::{Core, Served},
     execute, report,
 };
-use opentelemetry::{KeyValue, trace::SpanKind};
+use opentelemetry::trace::SpanKind;
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 use tasker_shared::{
-    id::{StepId, TemplateId},
+    id::TemplateId,
     metrics::labels,
     runtime::{Turn, Wake},
     step::{DeadLetterReason, StepState},
@@ -19,7 +19,7 @@ use tasker_shared::{
         self, Session, concurrency,
         leases::{self, Claim, Claimed},
     },
-    telemetry::{Span, Station, Trace, TraceParent, span_id},
+    telemetry::{About, Span, Spans, Station, Trace, TraceParent, span_id},
     template::Compiled,
 };
 use tokio_util::sync::CancellationToken;
@@ -67,9 +67,10 @@ pub(crate) async fn turn(
     let wanted = claim.steps.iter().map(|step| (step.template_id, step.environment.clone())).collect();
     let templates: Templates = core.templates.get(&mut session, wanted).await?;
     drop(session);
+    let mut spans = core.tracing.spans();
     for step in claim.steps {
         count(core, served, &step, wake, took);
-        trace(core, served, &step, began);
+        trace(&mut spans, served, &step, began);
         let Some(slot) = slots.split(1) else { break };
         let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
         execute::start(core.clone(), served.clone(), step, template, slot);
@@ -120,20 +121,19 @@ pub(crate) fn trace_of(step: &Claimed) -> Trace {
 }
 
 /// What every span of a step tells.
-pub(crate) fn about(served: &Served, step: &Claimed) -> Vec<KeyValue> {
-    vec![
-        KeyValue::new("task.id", step.task_id.to_string()),
-        KeyValue::new("task.name", step.task_name.shared()),
-        KeyValue::new("tasker.namespace", served.namespace.shared()),
-        KeyValue::new("step.id", step.step_id.to_string()),
-        KeyValue::new("step.name", step.step_name.shared()),
-        KeyValue::new("tasker.attempt", i64::from(step.attempt)),
-        KeyValue::new("messaging.system", "pgmq"),
-        KeyValue::new("messaging.destination.name", served.queue.as_str().to_owned()),
-    ]
+pub(crate) fn tell(about: &mut About<'_>, served: &Served, step: &Claimed) {
+    about
+        .id("task.id", step.task_id.0)
+        .text("task.name", &step.task_name)
+        .text("tasker.namespace", &served.namespace)
+        .id("step.id", step.step_id.0)
+        .text("step.name", &step.step_name)
+        .number("tasker.attempt", i64::from(step.attempt))
+        .text("messaging.system", "pgmq")
+        .text("messaging.destination.name", served.queue.as_str());
 }
 
-fn trace(core: &Core, served: &Served, step: &Claimed, began: SystemTime) {
+fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTime) {
     let id = |station, attempt: i32| span_id(step.step_id.0, attempt.cast_unsigned(), station);
     // the doorbell of an attempt was rung by the span that knew the attempt before
     let cause = if step.is_reclaimed() {
@@ -141,34 +141,29 @@ fn trace(core: &Core, served: &Served, step: &Claimed, began: SystemTime) {
     } else {
         id(Station::Enqueue, step.attempt - 1)
     };
-    let parents = |step: &Claimed| {
-        let parents = step.parent_ids.iter().zip(&step.parent_attempts);
-        let link = |(parent, attempt): (&StepId, &i32)| {
-            (step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process))
-        };
-        parents.map(link).collect()
-    };
-    core.tracing.record(trace_of(step), || Span {
+    let trace = trace_of(step);
+    let wait = Span {
         name: "queue_wait",
         span_id: id(Station::Claim, step.attempt | WAIT),
         parent: Some(cause),
-        links: Vec::new(),
         start: step.enqueued_at.into(),
         end: step.started_at.into(),
         kind: SpanKind::Internal,
-        error: None,
-        attributes: about(served, step),
-    });
-    core.tracing.record(trace_of(step), || Span {
+    };
+    spans.record(trace, wait, |about| tell(about, served, step));
+    let claim = Span {
         name: Station::Claim.as_str(),
         span_id: id(Station::Claim, step.attempt),
         parent: Some(cause),
-        links: parents(step),
         start: began,
         end: SystemTime::now(),
         kind: SpanKind::Consumer,
-        error: None,
-        attributes: about(served, step),
+    };
+    spans.record(trace, claim, |about| {
+        tell(about, served, step);
+        for (parent, attempt) in step.parent_ids.iter().zip(&step.parent_attempts) {
+            about.link(step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process));
+        }
     });
 }
 

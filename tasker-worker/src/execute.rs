@@ -1,7 +1,7 @@
 //! Station *execute*: the user's handler runs, under deadline, cancellation and panic guard.
 
 use crate::{
-    claim::{about, trace_of},
+    claim::{tell, trace_of},
     core::{Core, Served},
     handler::{self, StepContext, StepRun},
     report::Executed,
@@ -86,10 +86,10 @@ fn prepare(core: &Core, served: &Served, step: &mut Claimed, template: Option<Ar
         handler: Arc::new(handler),
         traceparent: Some(traceparent.to_string()),
     };
-    let span = core.tracing.handler_span(trace, execute, step.task_id, step.step_id, &step.step_name);
+    let scope = core.tracing.scope(trace, execute, step.task_id, step.step_id, step.step_name.clone());
     let timeout = Duration::from_millis(u64::try_from(step.timeout_ms).unwrap_or(0));
     let deadline = tokio::time::Instant::now() + timeout;
-    let context = span.in_scope(|| StepContext::new(run, deadline, CancellationToken::new()));
+    let context = StepContext::new(run, deadline, CancellationToken::new(), scope);
     Prepared { context, template }
 }
 
@@ -151,18 +151,18 @@ fn finished(
         metrics.command_cpu_time.record(usage.cpu_time.as_secs_f64(), labels::Namespace { namespace: namespace() });
     }
     let id = |station| span_id(step.step_id.0, step.attempt.cast_unsigned(), station);
-    core.tracing.record(trace_of(step), || Span {
+    let span = Span {
         name: Station::Execute.as_str(),
         span_id: id(Station::Execute),
         parent: Some(id(Station::Claim)),
-        links: Vec::new(),
         start: began,
         end: SystemTime::now(),
         kind: SpanKind::Internal,
-        error: match outcome {
-            Outcome::Success(_) => None,
-            Outcome::Failure(failure) => Some(format!("{}: {}", failure.kind, failure.message)),
-        },
-        attributes: about(served, step),
+    };
+    core.tracing.record(trace_of(step), span, |about| {
+        tell(about, served, step);
+        if let Outcome::Failure(failure) = outcome {
+            about.error(&format!("{}: {}", failure.kind, failure.message));
+        }
     });
 }

@@ -1,7 +1,7 @@
 //! Station *report*: outcomes become durable, and leases end.
 
 use crate::{
-    claim::{about, trace_of},
+    claim::{tell, trace_of},
     core::{Core, Served},
 };
 use opentelemetry::trace::SpanKind;
@@ -22,7 +22,7 @@ use tasker_shared::{
         leases::Claimed,
         reports::{self, Report},
     },
-    telemetry::{Span, Station, span_id},
+    telemetry::{Span, Spans, Station, span_id},
 };
 
 /// The first and the longest pause after a failure of the database.
@@ -191,10 +191,12 @@ pub(crate) fn told(
         core.bell.ring(Topic::Results);
     }
     let share = took / u32::try_from(executed.len().max(1)).unwrap_or(1);
+    let mut spans = core.tracing.spans();
     for one in executed {
+        let accepted = accepted.contains(&one.step.step_id);
         core.running.remove(one.step.step_id, one.step.attempt);
-        count(core, &one, accepted.contains(&one.step.step_id), share);
-        trace(core, &one, accepted.contains(&one.step.step_id), began);
+        count(core, &one, accepted, share);
+        trace(&mut spans, &one, accepted, began);
     }
 }
 
@@ -225,17 +227,20 @@ fn count(core: &Core, one: &Executed, accepted: bool, took: Duration) {
     metrics.steps_transitions.add(1, labels::StepTransition { from, to });
 }
 
-fn trace(core: &Core, one: &Executed, accepted: bool, began: SystemTime) {
+fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTime) {
     let id = |station| span_id(one.step.step_id.0, one.step.attempt.cast_unsigned(), station);
-    core.tracing.record(trace_of(&one.step), || Span {
+    let span = Span {
         name: Station::Report.as_str(),
         span_id: id(Station::Report),
         parent: Some(id(Station::Execute)),
-        links: Vec::new(),
         start: began,
         end: SystemTime::now(),
         kind: SpanKind::Producer,
-        error: (!accepted).then(|| "the report was refused: the lease was lost or the step stopped".to_owned()),
-        attributes: about(&one.served, &one.step),
+    };
+    spans.record(trace_of(&one.step), span, |about| {
+        tell(about, &one.served, &one.step);
+        if !accepted {
+            about.error("the report was refused: the lease was lost or the step stopped");
+        }
     });
 }

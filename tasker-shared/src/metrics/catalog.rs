@@ -5,6 +5,7 @@
 
 use super::{
     instrument::{Counter, FloatGauge, Gauge, Histogram, Target, UpDownCounter},
+    journal::Journal,
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
         Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Limit, Loop,
@@ -12,7 +13,6 @@ use super::{
         Stall, StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction,
         TransactionEnd,
     },
-    pressure::Pressure,
     spec::Spec,
 };
 use opentelemetry::metrics::Meter;
@@ -114,8 +114,9 @@ macro_rules! catalog {
 
         impl Instruments {
             fn register(target: Option<Target<'_>>) -> Self {
-                let mut specs = CATALOG.iter();
-                Self { $($field: $ty::register(target, specs.next().expect("one spec per field")),)* }
+                let mut specs = (0..).zip(CATALOG);
+                let mut next = || specs.next().expect("one spec per field");
+                Self { $($field: { let (place, spec) = next(); $ty::register(target, spec, place) },)* }
             }
         }
     };
@@ -299,14 +300,9 @@ catalog! {
 pub struct Metrics(Arc<Instruments>);
 
 impl Metrics {
-    /// Instruments that record into `meter`.
-    pub fn new(meter: &Meter) -> Self {
-        Self(Arc::new(Instruments::register(Some(Target { meter, pressure: None }))))
-    }
-
-    /// Instruments that record into `meter` and report measurements with a correlation id to `pressure`.
-    pub fn with_pressure(meter: &Meter, pressure: &Pressure) -> Self {
-        Self(Arc::new(Instruments::register(Some(Target { meter, pressure: Some(pressure) }))))
+    /// Instruments that record into `meter`, and those of single tasks into `journal`.
+    pub fn new(meter: &Meter, journal: &Arc<Journal>) -> Self {
+        Self(Arc::new(Instruments::register(Some(Target { meter, journal }))))
     }
 
     /// Instruments that record nothing and cost nothing.

@@ -3,7 +3,7 @@
 //! Counters and histograms record into the OpenTelemetry SDK. Values that go up and down are held here, so that they
 //! persist between exports and labels that no longer exist can be taken away; the SDK reads them when it collects.
 
-use super::{labels::LabelSet, pressure::Pressure, spec::Kind, spec::Spec};
+use super::{journal::Journal, labels::LabelSet, spec::Kind, spec::Spec};
 use opentelemetry::{KeyValue, metrics::Meter};
 use std::{
     collections::HashMap,
@@ -12,46 +12,59 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where instruments record to.
+/// Where instruments record to: those of single tasks into the journal, the others into the SDK.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) meter: &'a Meter,
-    pub(super) pressure: Option<&'a Pressure>,
+    pub(super) journal: &'a Arc<Journal>,
 }
 
-impl Target<'_> {
-    fn pressure(&self, spec: &Spec) -> Option<Pressure> {
-        self.pressure.filter(|_| spec.has_correlation_id()).cloned()
+/// Where one instrument records to.
+#[derive(Debug, Clone)]
+enum To<I> {
+    Nowhere,
+    Sdk(I),
+    Journal(Arc<Journal>, u32),
+}
+
+impl<I> To<I> {
+    /// `metric` is the place in the catalogue.
+    fn new(target: Option<Target<'_>>, spec: &Spec, metric: u32, build: impl FnOnce(&Meter) -> I) -> Self {
+        match target {
+            None => Self::Nowhere,
+            Some(target) if spec.has_correlation_id() => Self::Journal(Arc::clone(target.journal), metric),
+            Some(target) => Self::Sdk(build(target.meter)),
+        }
+    }
+}
+
+fn note(journal: &Journal, metric: u32, value: f64, labels: &impl LabelSet) {
+    if let Some(id) = labels.correlation_id() {
+        journal.note(metric, labels.attributes().as_ref(), id, value);
     }
 }
 
 /// Counts up.
 #[derive(Debug, Clone)]
-pub struct Counter<L> {
-    inner: Option<opentelemetry::metrics::Counter<u64>>,
-    pressure: Option<Pressure>,
-    labels: PhantomData<fn(L)>,
-}
+pub struct Counter<L>(To<opentelemetry::metrics::Counter<u64>>, PhantomData<fn(L)>);
 
 impl<L: LabelSet> Counter<L> {
     pub(super) const KIND: Kind = Kind::Counter;
 
     #[expect(clippy::disallowed_methods, reason = "the catalogue's counters are made here")]
-    pub(super) fn register(target: Option<Target<'_>>, spec: &Spec) -> Self {
-        let build = |target: Target<'_>| {
-            target.meter.u64_counter(spec.name).with_description(spec.help).with_unit(spec.unit).build()
-        };
-        let pressure = target.and_then(|target| target.pressure(spec));
-        Self { inner: target.map(build), pressure, labels: PhantomData }
+    pub(super) fn register(target: Option<Target<'_>>, spec: &Spec, metric: u32) -> Self {
+        let to = To::new(target, spec, metric, |meter| {
+            meter.u64_counter(spec.name).with_description(spec.help).with_unit(spec.unit).build()
+        });
+        Self(to, PhantomData)
     }
 
     /// Adds `value`.
     pub fn add(&self, value: u64, labels: L) {
-        if let Some(counter) = &self.inner {
-            counter.add(value, labels.attributes().as_ref());
-            if let Some(pressure) = &self.pressure {
-                pressure.measured();
-            }
+        match &self.0 {
+            To::Nowhere => {}
+            To::Sdk(counter) => counter.add(value, labels.attributes().as_ref()),
+            To::Journal(journal, metric) => note(journal, *metric, value as f64, &labels),
         }
     }
 }
@@ -59,8 +72,7 @@ impl<L: LabelSet> Counter<L> {
 /// A distribution, in the unit that the catalogue gives it.
 #[derive(Debug, Clone)]
 pub struct Histogram<L> {
-    inner: Option<opentelemetry::metrics::Histogram<f64>>,
-    pressure: Option<Pressure>,
+    to: To<opentelemetry::metrics::Histogram<f64>>,
     per_second: f64,
     labels: PhantomData<fn(L)>,
 }
@@ -69,23 +81,21 @@ impl<L: LabelSet> Histogram<L> {
     pub(super) const KIND: Kind = Kind::Histogram;
 
     #[expect(clippy::disallowed_methods, reason = "the catalogue's histograms are made here")]
-    pub(super) fn register(target: Option<Target<'_>>, spec: &Spec) -> Self {
-        let build = |target: Target<'_>| {
-            let builder = target.meter.f64_histogram(spec.name).with_description(spec.help).with_unit(spec.unit);
+    pub(super) fn register(target: Option<Target<'_>>, spec: &Spec, metric: u32) -> Self {
+        let to = To::new(target, spec, metric, |meter| {
+            let builder = meter.f64_histogram(spec.name).with_description(spec.help).with_unit(spec.unit);
             builder.with_boundaries(spec.buckets.to_vec()).build()
-        };
+        });
         let per_second = if spec.unit == "ms" { 1_000.0 } else { 1.0 };
-        let pressure = target.and_then(|target| target.pressure(spec));
-        Self { inner: target.map(build), pressure, per_second, labels: PhantomData }
+        Self { to, per_second, labels: PhantomData }
     }
 
     /// Records `value`, in the metric's unit.
     pub fn record(&self, value: f64, labels: L) {
-        if let Some(histogram) = &self.inner {
-            histogram.record(value, labels.attributes().as_ref());
-            if let Some(pressure) = &self.pressure {
-                pressure.measured();
-            }
+        match &self.to {
+            To::Nowhere => {}
+            To::Sdk(histogram) => histogram.record(value, labels.attributes().as_ref()),
+            To::Journal(journal, metric) => note(journal, *metric, value, &labels),
         }
     }
 
@@ -112,7 +122,7 @@ macro_rules! held {
             pub(super) const KIND: Kind = $kind;
 
             #[expect(clippy::disallowed_methods, reason = "the catalogue's gauges are made here")]
-            pub(super) fn register(target: Option<Target<'_>>, spec: &Spec) -> Self {
+            pub(super) fn register(target: Option<Target<'_>>, spec: &Spec, _: u32) -> Self {
                 let Some(target) = target else { return Self(None, PhantomData) };
                 let cells = Cells::<$value>::default();
                 let read = Arc::clone(&cells);

@@ -16,8 +16,12 @@ use opentelemetry::KeyValue;
 pub trait LabelSet {
     /// The keys, sorted: the SDK looks sorted sets up twice as fast.
     const KEYS: &'static [&'static str];
-    /// The keys with their values.
+    /// The keys with their values, without the correlation id.
     fn attributes(&self) -> impl AsRef<[KeyValue]>;
+    /// The task that was measured, where the set has one.
+    fn correlation_id(&self) -> Option<CorrelationId> {
+        None
+    }
 }
 
 /// No labels.
@@ -38,17 +42,26 @@ macro_rules! key {
 }
 
 macro_rules! labels {
-    ($($(#[$doc:meta])* $set:ident { $($(#[$field_doc:meta])* $field:ident $(as $key:literal)?: $ty:ty,)* })*) => {
+    ($($(#[$doc:meta])* $set:ident $(of $id:ident)? {
+        $($(#[$field_doc:meta])* $field:ident $(as $key:literal)?: $ty:ty,)*
+    })*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Clone)]
-            pub struct $set { $($(#[$field_doc])* pub $field: $ty,)* }
+            pub struct $set {
+                $(/// Of the task.
+                pub $id: CorrelationId,)?
+                $($(#[$field_doc])* pub $field: $ty,)*
+            }
 
             impl LabelSet for $set {
-                const KEYS: &'static [&'static str] = &[$(key!($field $($key)?)),*];
+                const KEYS: &'static [&'static str] = &[$(stringify!($id),)? $(key!($field $($key)?)),*];
                 fn attributes(&self) -> impl AsRef<[KeyValue]> {
                     [$(KeyValue::new(key!($field $($key)?), LabelValue::value(&self.$field))),*]
                 }
+                $(fn correlation_id(&self) -> Option<CorrelationId> {
+                    Some(self.$id)
+                })?
             }
         )*
 
@@ -59,41 +72,31 @@ macro_rules! labels {
 
 labels! {
     /// One task, by kind.
-    Task {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    Task of correlation_id {
         /// Of the template.
         namespace: Name,
         /// The template's name.
         task_type: Name,
     }
     /// One step of one task.
-    EnqueuedStep {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    EnqueuedStep of correlation_id {
         /// Of the template.
         namespace: Name,
         /// In the template.
         step_name: Name,
     }
     /// How a step of one task ended.
-    StepResult {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    StepResult of correlation_id {
         /// The outcome.
         result_type: ResultType,
     }
     /// One task, by template.
-    TaskType {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    TaskType of correlation_id {
         /// The template's name.
         task_type: Name,
     }
     /// How one task ended.
-    FinalState {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    FinalState of correlation_id {
         /// What became of it.
         final_state: TaskState,
     }
@@ -117,25 +120,19 @@ labels! {
         namespace: Name,
     }
     /// Executions for one task.
-    Execution {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    Execution of correlation_id {
         /// Of the template.
         namespace: Name,
     }
     /// A failed execution.
-    StepFailure {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    StepFailure of correlation_id {
         /// Why.
         error_type: ErrorType,
         /// Of the template; `unknown` where the step was never read.
         namespace: Name,
     }
     /// An execution that ended.
-    ExecutionResult {
-        /// Of the task.
-        correlation_id: CorrelationId,
+    ExecutionResult of correlation_id {
         /// Of the template.
         namespace: Name,
         /// Whether the handler returned a result.

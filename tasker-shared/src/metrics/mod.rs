@@ -8,8 +8,8 @@ pub mod cardinality;
 pub mod catalog;
 pub mod channel;
 pub mod instrument;
+pub mod journal;
 pub mod labels;
-pub mod pressure;
 pub mod probe;
 mod reference;
 pub mod spec;
@@ -17,8 +17,8 @@ pub mod values;
 
 pub use catalog::{CATALOG, Metrics};
 pub use instrument::{Counter, FloatGauge, Gauge, Held, Histogram, UpDownCounter};
+pub use journal::Journal;
 pub use labels::LabelSet;
-pub use pressure::Pressure;
 pub use reference::reference_page;
 pub use spec::{Kind, Spec};
 pub use values::{

@@ -47,6 +47,9 @@ pub struct Spec {
 /// The label that ties a series to one task.
 pub const CORRELATION_ID: &str = "correlation_id";
 
+/// The label of what exceeds the bound on label sets, as the SDK calls it too.
+pub const OVERFLOW_LABEL: &str = "otel.metric.overflow";
+
 impl Spec {
     /// Whether every task has series of its own.
     pub fn has_correlation_id(&self) -> bool {

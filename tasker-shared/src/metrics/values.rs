@@ -1,7 +1,6 @@
 //! What may stand behind a label: names that were checked, closed sets of words, fixed texts and ids.
 
 use crate::{
-    id::CorrelationId,
     name::Name,
     step::{DeadLetterReason, FailureKind, ResultType, StallKind, StepState},
     task::state::TaskState,
@@ -261,13 +260,6 @@ impl LabelValue for &'static str {
 impl LabelValue for u16 {
     fn value(&self) -> Value {
         Value::I64(i64::from(*self))
-    }
-}
-
-impl LabelValue for CorrelationId {
-    fn value(&self) -> Value {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        Value::from(Arc::<str>::from(&*self.0.hyphenated().encode_lower(&mut text)))
     }
 }
 

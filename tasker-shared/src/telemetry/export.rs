@@ -11,6 +11,7 @@ use super::{
 };
 use crate::metrics::{Metrics, Signal, labels::ExportSignal};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prost::Message as _;
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -20,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// What could not be sent for so long is given up. Metrics lose nothing: the next batch has all their sums.
 const OLDEST_BATCH: Duration = Duration::from_secs(300);
-/// Items of one request.
-const ITEMS_PER_REQUEST: usize = 1_000;
 
 /// Whether a way out is open. An outage is told once, and its end.
 #[derive(Debug)]
@@ -63,8 +62,8 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    async fn send(&mut self, request: ExportMetricsServiceRequest) -> Result<(), Failure> {
-        match self.transport.send(request).await {
+    async fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<(), Failure> {
+        match self.transport.send(request.encode_to_vec()).await {
             Ok(None) => self.watch.worked(),
             Ok(Some(rejected)) => self.watch.failed(&rejected),
             Err(failure) => {
@@ -111,7 +110,7 @@ async fn export_metrics(recorder: &Arc<Recorder>, exporter: &mut Exporter, pendi
 async fn finish(recorder: &Recorder, exporter: &mut Exporter, pending: &mut Option<Batch>) -> bool {
     let Some(batch) = pending else { return true };
     while let Some(request) = batch.requests.front() {
-        match exporter.send(request.clone()).await {
+        match exporter.send(request).await {
             Ok(()) => drop(batch.requests.pop_front()),
             Err(Failure::Unavailable(_)) => {
                 let age = nanos(SystemTime::now()).saturating_sub(batch.time());
@@ -133,11 +132,13 @@ async fn finish(recorder: &Recorder, exporter: &mut Exporter, pending: &mut Opti
     true
 }
 
-/// Exports what is in an outbox when enough waits or `delay` has passed, and what is left at the end.
+/// Exports what is in an outbox when enough waits or `delay` has passed, and what is left at the end. One request takes
+/// items of up to `most` in weight.
 pub(super) async fn items<T>(
     outbox: Arc<Outbox<T>>,
     sink: impl Sink<T>,
     mut watch: Watch,
+    most: usize,
     delay: Duration,
     stop: CancellationToken,
 ) {
@@ -152,11 +153,11 @@ pub(super) async fn items<T>(
         };
         if stopped {
             outbox.close();
-            drain(&outbox, &sink, &mut watch, &mut pending).await;
+            drain(&outbox, &sink, &mut watch, most, &mut pending).await;
             return;
         }
         // A stop in the middle of a request ends the request; its items are sent again above.
-        stop.run_until_cancelled(drain(&outbox, &sink, &mut watch, &mut pending)).await;
+        stop.run_until_cancelled(drain(&outbox, &sink, &mut watch, most, &mut pending)).await;
     }
 }
 
@@ -166,13 +167,19 @@ struct Pending<T> {
     since: Instant,
 }
 
-async fn drain<T>(outbox: &Outbox<T>, sink: &impl Sink<T>, watch: &mut Watch, pending: &mut Option<Pending<T>>) {
+async fn drain<T>(
+    outbox: &Outbox<T>,
+    sink: &impl Sink<T>,
+    watch: &mut Watch,
+    most: usize,
+    pending: &mut Option<Pending<T>>,
+) {
     if outbox.take_dropped() > 0 {
         watch.failed("more is recorded than can be sent; some is dropped");
     }
     loop {
         if pending.is_none() {
-            let items = outbox.take(ITEMS_PER_REQUEST);
+            let items = outbox.take(most);
             if items.is_empty() {
                 return;
             }
@@ -180,7 +187,8 @@ async fn drain<T>(outbox: &Outbox<T>, sink: &impl Sink<T>, watch: &mut Watch, pe
         }
         if let Some(Pending { items, since }) = pending {
             match sink.send(items).await {
-                Ok(()) => watch.worked(),
+                Ok(None) => watch.worked(),
+                Ok(Some(rejected)) => watch.failed(&rejected),
                 Err(failure) => {
                     watch.failed(&failure.to_string());
                     if matches!(failure, Failure::Unavailable(_)) && since.elapsed() < OLDEST_BATCH {

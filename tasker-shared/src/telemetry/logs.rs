@@ -3,10 +3,13 @@
 use super::{
     otlp::Record,
     outbox::Outbox,
+    scope::{Run, Scope},
     settings::{Format, Logs},
+    spans::{Chunk, chunk_of},
 };
 use opentelemetry::{
     Context, InstrumentationScope,
+    logs::LogRecord as _,
     trace::{TraceContextExt, TracerProvider as _},
 };
 use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
@@ -22,7 +25,7 @@ use tracing_subscriber::{
     EnvFilter, Layer,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
-        format::{JsonFields, Writer},
+        format::{Format as Line, JsonFields, Writer},
         time::{FormatTime, SystemTime},
     },
     layer::SubscriberExt,
@@ -52,7 +55,7 @@ pub(super) fn install(
         EnvFilter::try_new(&all).map_err(|source| super::Error::Filter { filter: all, reason: source.to_string() })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
     let lines = match settings.format {
-        Format::Text => lines.boxed(),
+        Format::Text => lines.event_format(Text(Line::default().with_ansi(colours()))).boxed(),
         Format::Json => lines.fmt_fields(JsonFields::new()).event_format(Json).boxed(),
     };
     let spans = tracer.map(|provider| {
@@ -82,6 +85,26 @@ fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
+/// A line for people, with the ids of the step that runs.
+struct Text(Line);
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(ids) = Scope::with_current(Run::ids) else { return self.0.format_event(ctx, out, event) };
+        let mut line = String::new();
+        self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        write!(out, "{}", line.trim_end())?;
+        for (name, id) in ids {
+            write!(out, " {name}={id}")?;
+        }
+        writeln!(out)
+    }
+}
+
 /// A line of JSON: the event's fields, those of the spans around it, and the ids of the trace.
 struct Json;
 
@@ -104,6 +127,9 @@ where
                 line.extend(fields);
             }
         }
+        Scope::with_current(|run| {
+            line.extend(run.ids().map(|(name, id)| (name.to_owned(), id.into())));
+        });
         event.record(&mut Fields(&mut line));
         ids(&mut line);
         writeln!(out, "{}", Value::Object(line))
@@ -153,14 +179,17 @@ impl tracing::field::Visit for Fields<'_> {
 
 /// Puts live spans that have ended beside the spans of the stations.
 #[derive(Debug)]
-pub(super) struct Spans(pub(super) Arc<Outbox<SpanData>>);
+pub(super) struct Spans(pub(super) Arc<Outbox<Chunk>>);
 
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.put(span);
+            let scope = span.instrumentation_scope.name().to_owned();
+            let chunk = chunk_of(&scope, span.into());
+            let weight = chunk.len();
+            self.0.put(chunk, weight);
         }
     }
 
@@ -179,7 +208,12 @@ pub(super) struct Records(pub(super) Arc<Outbox<Record>>);
 
 impl LogProcessor for Records {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        self.0.put((record.clone(), scope.clone()));
+        Scope::with_current(|run| {
+            for (name, id) in run.ids() {
+                record.add_attribute(name, id);
+            }
+        });
+        self.0.put((record.clone(), scope.clone()), 1);
     }
 
     fn force_flush(&self) -> OTelSdkResult {

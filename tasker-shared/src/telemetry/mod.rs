@@ -14,6 +14,8 @@ mod otlp;
 mod outbox;
 mod recorder;
 pub mod sampler;
+mod scope;
+mod spans;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,11 +26,13 @@ mod zeros;
 pub use context::{Station, TraceParent, span_id, trace_id};
 pub use error::Error;
 pub use exposition::Format;
+pub use scope::Scope;
 pub use settings::Settings;
 
 /// The section `[telemetry]`.
 pub use crate::config::telemetry as settings;
-pub use trace::{Span, Trace, Tracing};
+pub use spans::{About, Attribute, Span, Spans};
+pub use trace::{Trace, Tracing};
 
 use crate::metrics::Metrics;
 use environment::{Environment, Plan, Target};
@@ -43,10 +47,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use transport::Transport;
 
-/// How many spans or log records wait for the exporter.
-const WAITING: usize = 32_768;
-/// How many of them wake it.
-const ENOUGH: usize = 1_000;
+/// How many log records wait for the exporter, how many wake it, and how many go into one request.
+const RECORDS: Waiting = Waiting { bound: 32_768, wake_at: 1_000, request: 1_000 };
+/// The same for spans, in bytes. Receivers limit a message to 4 MiB.
+const SPANS: Waiting = Waiting { bound: 32 << 20, wake_at: 512 << 10, request: 1 << 20 };
+
+/// Sizes of an outbox.
+struct Waiting {
+    bound: usize,
+    wake_at: usize,
+    request: usize,
+}
 
 /// What measures, traces and exports in this process.
 #[derive(Debug)]
@@ -131,19 +142,21 @@ impl Telemetry {
             telemetry.exports.spawn(export::metrics(recorder, exporter, plan.interval, telemetry.stop.clone()));
         }
         if let Some(target) = plan.traces {
-            let outbox = Outbox::new(WAITING, ENOUGH);
+            let outbox = Outbox::new(SPANS.bound, SPANS.wake_at);
             telemetry.tracing = Tracing::new(plan.sampler, Arc::clone(&outbox));
             let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(plan.sampler);
             telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox))).build());
-            let (sink, watch) = (otlp::spans(&target, &plan.resource)?, watch(&target));
-            telemetry.exports.spawn(export::items(outbox, sink, watch, delay, telemetry.stop.clone()));
+            let (watch, sink) = (watch(&target), otlp::SpanSink::new(target, &plan.resource)?);
+            let stop = telemetry.stop.clone();
+            telemetry.exports.spawn(export::items(outbox, sink, watch, SPANS.request, delay, stop));
         }
         if let Some(target) = plan.logs {
-            let outbox = Outbox::new(WAITING, ENOUGH);
+            let outbox = Outbox::new(RECORDS.bound, RECORDS.wake_at);
             let (sink, watch) = (otlp::records(&target, &plan.resource)?, watch(&target));
             let provider = SdkLoggerProvider::builder().with_resource(plan.resource);
             telemetry.logger = Some(provider.with_log_processor(logs::Records(Arc::clone(&outbox))).build());
-            telemetry.exports.spawn(export::items(outbox, sink, watch, delay, telemetry.stop.clone()));
+            let stop = telemetry.stop.clone();
+            telemetry.exports.spawn(export::items(outbox, sink, watch, RECORDS.request, delay, stop));
         }
         Ok(telemetry)
     }

@@ -1,15 +1,18 @@
 //! What waits to be exported: spans and log records, bounded, never blocking who writes them.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::sync::Notify;
 
-/// A bounded buffer. What does not fit is dropped and counted.
+/// A bounded buffer of things that have a weight. What does not fit is dropped and counted.
 #[derive(Debug)]
 pub(super) struct Outbox<T> {
-    waiting: Mutex<Vec<T>>,
+    waiting: Mutex<Waiting<T>>,
     bound: usize,
     wake_at: usize,
     closed: AtomicBool,
@@ -17,11 +20,17 @@ pub(super) struct Outbox<T> {
     filled: Notify,
 }
 
+#[derive(Debug)]
+struct Waiting<T> {
+    items: VecDeque<(T, usize)>,
+    weight: usize,
+}
+
 impl<T> Outbox<T> {
-    /// A buffer for `bound` items that wakes its reader when `wake_at` are there.
+    /// A buffer for a weight of `bound` that wakes its reader when `wake_at` is reached.
     pub(super) fn new(bound: usize, wake_at: usize) -> Arc<Self> {
         Arc::new(Self {
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting { items: VecDeque::new(), weight: 0 }),
             bound,
             wake_at,
             closed: AtomicBool::new(false),
@@ -31,32 +40,39 @@ impl<T> Outbox<T> {
     }
 
     /// Adds one item, or drops it if the buffer is full or closed.
-    pub(super) fn put(&self, item: T) {
+    pub(super) fn put(&self, item: T, weight: usize) {
         if self.closed.load(Ordering::Relaxed) {
             return;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= self.bound {
+        let before = waiting.weight;
+        if before + weight > self.bound {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.push(item);
-        if waiting.len() == self.wake_at {
+        waiting.items.push_back((item, weight));
+        waiting.weight += weight;
+        if before < self.wake_at && waiting.weight >= self.wake_at {
             self.filled.notify_one();
         }
     }
 
-    /// Takes up to `limit` items, the oldest first.
+    /// Takes items of up to `limit` in weight, the oldest first; a single one may weigh more.
     pub(super) fn take(&self, limit: usize) -> Vec<T> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() <= limit {
-            return std::mem::take(&mut *waiting);
+        let (mut taken, mut sum) = (Vec::new(), 0);
+        while let Some((_, weight)) = waiting.items.front() {
+            if sum > 0 && sum + weight > limit {
+                break;
+            }
+            sum += weight;
+            taken.extend(waiting.items.pop_front().map(|(item, _)| item));
         }
-        let rest = waiting.split_off(limit);
-        std::mem::replace(&mut *waiting, rest)
+        waiting.weight -= sum;
+        taken
     }
 
-    /// Completes when enough items wait.
+    /// Completes when enough waits.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }
@@ -78,9 +94,16 @@ mod tests {
 
     #[test]
     fn a_full_outbox_drops_and_counts() {
-        let outbox = Outbox::new(2, 1);
-        (0..5).for_each(|n| outbox.put(n));
-        assert_eq!((outbox.take_dropped(), outbox.take(1), outbox.take(9)), (3, vec![0], vec![1]));
+        let outbox = Outbox::new(20, 10);
+        (0..5).for_each(|n| outbox.put(n, 10));
+        assert_eq!((outbox.take_dropped(), outbox.take(10), outbox.take(90)), (3, vec![0], vec![1]));
         assert_eq!(outbox.take_dropped(), 0);
+    }
+
+    #[test]
+    fn one_item_that_weighs_more_than_the_limit_is_taken_alone() {
+        let outbox = Outbox::new(100, 10);
+        [1, 50, 1].iter().for_each(|weight| outbox.put(*weight, *weight));
+        assert_eq!([outbox.take(10), outbox.take(10), outbox.take(10)], [vec![1], vec![50], vec![1]]);
     }
 }

@@ -1,7 +1,7 @@
-//! Takes what was recorded out of the SDK and puts it into the series store, often enough that nothing is lost there.
+//! Takes what was recorded out of the journal and the SDK and puts it into the series store.
 //!
-//! The SDK holds a limited number of label sets for each instrument. It is emptied every second, and earlier when many
-//! measurements of single tasks were made. This is done on a thread of its own, away from the work.
+//! Both are emptied every second, the journal also when much was noted in it. This is done on a thread of its own, away
+//! from the work.
 
 use super::{
     exposition,
@@ -10,15 +10,15 @@ use super::{
     trace::nanos,
     zeros,
 };
-use crate::metrics::{CATALOG, Metrics, Pressure};
-use opentelemetry::metrics::MeterProvider as _;
+use crate::metrics::{CATALOG, Journal, Metrics, journal::Entry};
+use opentelemetry::{InstrumentationScope, metrics::MeterProvider as _};
 use opentelemetry_proto::tonic::resource::v1::Resource as WrittenResource;
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     metrics::{
-        Instrument, InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream, Temporality,
-        data::ResourceMetrics, reader::MetricReader,
+        InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality, data::ResourceMetrics,
+        reader::MetricReader,
     },
 };
 use std::{
@@ -26,16 +26,15 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-/// How often the SDK is emptied at least.
+/// How often what was recorded is collected at least.
 const PERIOD: Duration = Duration::from_secs(1);
-/// After how many measurements with a correlation id it is emptied at once.
-const PRESSURE: usize = 10_000;
-/// How many label sets of one instrument the SDK holds. It keeps those of the last two collections; beyond it the
-/// labels are lost but not the count.
-const CARDINALITY: usize = 28_000;
+/// After how many measurements of single tasks the journal is emptied at once.
+const NOTED: usize = 10_000;
+/// The scope of the catalogue.
+const SCOPE: &str = "tasker";
 
 /// Everything that is measured in this process.
 #[derive(Debug)]
@@ -43,6 +42,7 @@ pub(super) struct Recorder {
     reader: Reader,
     provider: SdkMeterProvider,
     metrics: Metrics,
+    journal: Arc<Journal>,
     resource: WrittenResource,
     held: Mutex<Held>,
     wake: SyncSender<()>,
@@ -51,6 +51,7 @@ pub(super) struct Recorder {
 #[derive(Debug)]
 struct Held {
     collected: ResourceMetrics,
+    noted: Vec<Entry>,
     store: Store,
 }
 
@@ -61,25 +62,22 @@ impl Recorder {
     /// The operating system gives no thread.
     pub(super) fn start(resource: Resource, bounds: Bounds, sampler: Option<Sampler>) -> std::io::Result<Arc<Self>> {
         let reader = Reader(Arc::new(ManualReader::builder().with_temporality(Temporality::Delta).build()));
-        let provider = SdkMeterProvider::builder()
-            .with_resource(resource.clone())
-            .with_reader(reader.clone())
-            .with_view(room_for_correlation_ids)
-            .build();
+        let provider = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader.clone()).build();
         let (wake, woken) = sync_channel(1);
         let relieve = wake.clone();
-        let pressure = Pressure::new(PRESSURE, move || {
+        let journal = Journal::new(CATALOG.len(), NOTED, move || {
             let _already_woken = relieve.try_send(());
         });
-        let metrics = Metrics::with_pressure(&provider.meter("tasker"), &pressure);
+        let metrics = Metrics::new(&provider.meter(SCOPE), &journal);
         zeros::begin(&metrics);
         let store = Store::new(bounds, sampler, nanos(SystemTime::now()));
         let recorder = Arc::new(Self {
             reader,
             provider,
             metrics,
+            journal,
             resource: (&resource).into(),
-            held: Mutex::new(Held { collected: ResourceMetrics::default(), store }),
+            held: Mutex::new(Held { collected: ResourceMetrics::default(), noted: Vec::new(), store }),
             wake,
         });
         let weak = Arc::downgrade(&recorder);
@@ -120,8 +118,9 @@ impl Recorder {
     /// Collects first, so that everything recorded until now is in the store.
     fn with<R>(&self, look: impl FnOnce(&mut Store, u64) -> R) -> R {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { collected, store } = &mut *held;
         let now = nanos(SystemTime::now());
+        self.absorb_journal(&mut held, now);
+        let Held { collected, store, .. } = &mut *held;
         match self.reader.collect(collected) {
             Ok(()) => store.absorb(collected, now),
             Err(error) => tracing::debug!(%error, "metrics could not be collected"),
@@ -134,6 +133,17 @@ impl Recorder {
         look(store, now)
     }
 
+    fn relieve(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.absorb_journal(&mut held, nanos(SystemTime::now()));
+    }
+
+    fn absorb_journal(&self, held: &mut Held, now: u64) {
+        self.journal.take(&mut held.noted);
+        held.store.journal(&self.journal, &InstrumentationScope::builder(SCOPE).build(), &held.noted, now);
+        held.noted.clear();
+    }
+
     /// Measures nothing more.
     pub(super) fn stop(&self) {
         if let Err(error) = self.provider.shutdown() {
@@ -144,21 +154,19 @@ impl Recorder {
 }
 
 fn collect_often(recorder: &Weak<Recorder>, woken: &Receiver<()>) {
+    let mut collected = Instant::now();
     loop {
-        match woken.recv_timeout(PERIOD) {
-            Err(RecvTimeoutError::Disconnected) => return,
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-        }
+        let woken = woken.recv_timeout(PERIOD.saturating_sub(collected.elapsed()));
         let Some(recorder) = recorder.upgrade() else { return };
-        recorder.with(|_, _| ());
+        match woken {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(()) if collected.elapsed() < PERIOD => recorder.relieve(),
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {
+                recorder.with(|_, _| ());
+                collected = Instant::now();
+            }
+        }
     }
-}
-
-/// Gives room to the metrics that have series of single tasks; the others keep the limit of the SDK.
-fn room_for_correlation_ids(instrument: &Instrument) -> Option<Stream> {
-    let spec = CATALOG.iter().find(|spec| spec.name == instrument.name())?;
-    let stream = Stream::builder().with_cardinality_limit(CARDINALITY);
-    spec.has_correlation_id().then(|| stream.build().ok()).flatten()
 }
 
 /// Deltas of what only grows; what goes up and down as it is.

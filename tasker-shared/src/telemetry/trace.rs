@@ -1,4 +1,4 @@
-//! Spans of the stations, written when their work has ended.
+//! Who keeps which trace, and what runs inside one.
 //!
 //! A task may live for days and cross processes and restarts, so nothing is kept open: a span is written once, with its
 //! times, its computed id and its parent's. A trace that is not kept costs one hash.
@@ -7,18 +7,13 @@ use super::{
     context::{TraceParent, trace_id},
     outbox::Outbox,
     sampler::Sampler,
+    spans::{About, Chunk, Span, Spans},
 };
-use crate::id::{CorrelationId, StepId, TaskId};
-use opentelemetry::{
-    Context, InstrumentationScope, KeyValue,
-    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceState},
-};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use crate::id::CorrelationId;
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The trace that a span belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,29 +36,6 @@ impl From<TraceParent> for Trace {
     }
 }
 
-/// A finished piece of work.
-#[derive(Debug, Clone)]
-pub struct Span {
-    /// The station, or the operation below it.
-    pub name: &'static str,
-    /// From [`span_id`](super::context::span_id).
-    pub span_id: SpanId,
-    /// The span that caused it; `None` for the first of the trace.
-    pub parent: Option<SpanId>,
-    /// Other spans that it waited for, such as all parents of a join.
-    pub links: Vec<(CorrelationId, SpanId)>,
-    /// When it began.
-    pub start: SystemTime,
-    /// When it ended.
-    pub end: SystemTime,
-    /// Its role towards other spans.
-    pub kind: SpanKind,
-    /// What went wrong, if something did.
-    pub error: Option<String>,
-    /// What it worked on.
-    pub attributes: Vec<KeyValue>,
-}
-
 /// Writes spans; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tracing(Option<Inner>);
@@ -71,11 +43,11 @@ pub struct Tracing(Option<Inner>);
 #[derive(Debug, Clone)]
 struct Inner {
     sampler: Sampler,
-    outbox: Arc<Outbox<SpanData>>,
+    outbox: Arc<Outbox<Chunk>>,
 }
 
 impl Tracing {
-    pub(super) fn new(sampler: Sampler, outbox: Arc<Outbox<SpanData>>) -> Self {
+    pub(super) fn new(sampler: Sampler, outbox: Arc<Outbox<Chunk>>) -> Self {
         Self(Some(Inner { sampler, outbox }))
     }
 
@@ -90,137 +62,18 @@ impl Tracing {
         self.0.as_ref().is_some_and(|inner| inner.sampler.keeps(trace_id(trace.correlation_id), trace.caller_sampled))
     }
 
-    /// Writes a span if its trace is kept; `span` is not called otherwise.
-    pub fn record(&self, trace: impl Into<Trace>, span: impl FnOnce() -> Span) {
-        let trace = trace.into();
-        if let Some(inner) = &self.0
-            && self.keeps(trace)
-        {
-            inner.outbox.put(written(trace.correlation_id, span()));
-        }
+    /// Room for the spans of one batch of work.
+    pub fn spans(&self) -> Spans<'_> {
+        Spans::new(self.0.as_ref().map(|inner| (inner.sampler, &inner.outbox)))
     }
 
-    /// A live span around a handler: what its author traces and logs joins the trace as a child of the `execute` span
-    /// `execute`, which is written by [`record`](Self::record) when the handler has ended.
-    pub fn handler_span(
-        &self,
-        trace: impl Into<Trace>,
-        execute: SpanId,
-        task: TaskId,
-        step: StepId,
-        step_name: &str,
-    ) -> tracing::Span {
-        let trace = trace.into();
-        let correlation_id = trace.correlation_id;
-        let span = tracing::info_span!(
-            "handler",
-            trace_id = %correlation_id.0.simple(),
-            span_id = %execute,
-            %correlation_id,
-            task.id = %task,
-            step.id = %step,
-            step.name = step_name,
-        );
-        if self.0.is_some() {
-            let parent = TraceParent { correlation_id, span_id: execute, sampled: self.keeps(trace) };
-            let _a_disabled_span_has_no_parent =
-                span.set_parent(Context::new().with_remote_span_context(parent.span_context()));
-        }
-        span
+    /// Writes a single span if its trace is kept; `about` is not called otherwise.
+    pub fn record(&self, trace: impl Into<Trace>, span: Span, about: impl FnOnce(&mut About<'_>)) {
+        self.spans().record(trace, span, about);
     }
-}
-
-fn written(correlation_id: CorrelationId, span: Span) -> SpanData {
-    let end = span.end.max(span.start);
-    let (mut events, mut links) = (SpanEvents::default(), SpanLinks::default());
-    let status = match span.error {
-        Some(message) => {
-            events.events.push(exception(message.clone(), end));
-            Status::error(message)
-        }
-        None => Status::Unset,
-    };
-    links.links = span.links.into_iter().map(|(trace, id)| Link::with_context(context(trace, id))).collect();
-    SpanData {
-        span_context: context(correlation_id, span.span_id),
-        parent_span_id: span.parent.unwrap_or(SpanId::INVALID),
-        parent_span_is_remote: false,
-        span_kind: span.kind,
-        name: span.name.into(),
-        start_time: span.start,
-        end_time: end,
-        attributes: span.attributes,
-        dropped_attributes_count: 0,
-        events,
-        links,
-        status,
-        instrumentation_scope: InstrumentationScope::builder("tasker").build(),
-    }
-}
-
-fn context(correlation_id: CorrelationId, span: SpanId) -> SpanContext {
-    SpanContext::new(trace_id(correlation_id), span, TraceFlags::SAMPLED, false, TraceState::default())
-}
-
-fn exception(message: String, at: SystemTime) -> Event {
-    Event::new("exception", at, vec![KeyValue::new("exception.message", message)], 0)
 }
 
 /// Nanoseconds since 1970.
 pub(super) fn nanos(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        super::{
-            context::{Station, span_id},
-            outbox::Outbox,
-            sampler::Sampler,
-        },
-        Span, Trace, Tracing,
-    };
-    use crate::id::{CorrelationId, StepId};
-    use opentelemetry::{
-        KeyValue,
-        trace::{SpanKind, Status},
-    };
-    use std::time::{Duration, UNIX_EPOCH};
-
-    fn execute(step: StepId) -> Span {
-        Span {
-            name: Station::Execute.as_str(),
-            span_id: span_id(step.0, 1, Station::Execute),
-            parent: Some(span_id(step.0, 1, Station::Claim)),
-            links: Vec::new(),
-            start: UNIX_EPOCH + Duration::from_secs(10),
-            end: UNIX_EPOCH + Duration::from_secs(12),
-            kind: SpanKind::Internal,
-            error: Some("no such account".to_owned()),
-            attributes: vec![KeyValue::new("step.name", "pay")],
-        }
-    }
-
-    #[test]
-    fn a_span_has_the_correlation_id_as_trace_and_its_error_as_status_and_event() {
-        let outbox = Outbox::new(10, 10);
-        let tracing = Tracing::new(Sampler::new(1.0, true), outbox.clone());
-        let (correlation, step) = (CorrelationId::generate(), StepId::generate());
-        tracing.record(correlation, || execute(step));
-        let [span] = outbox.take(10).try_into().unwrap();
-        assert_eq!(span.span_context.trace_id().to_bytes(), *correlation.0.as_bytes());
-        assert_eq!(span.parent_span_id, span_id(step.0, 1, Station::Claim));
-        assert_eq!(span.end_time.duration_since(span.start_time).unwrap(), Duration::from_secs(2));
-        assert_eq!(span.status, Status::error("no such account"));
-        assert_eq!(span.events[0].name, "exception");
-    }
-
-    #[test]
-    fn a_trace_that_is_not_kept_builds_nothing() {
-        let tracing = Tracing::new(Sampler::new(1.0, true), Outbox::new(10, 10));
-        let dropped = Trace { correlation_id: CorrelationId::generate(), caller_sampled: Some(false) };
-        tracing.record(dropped, || unreachable!("the trace is not kept"));
-        Tracing::disabled().record(CorrelationId::generate(), || unreachable!("tracing is off"));
-    }
 }

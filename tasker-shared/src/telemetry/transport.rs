@@ -1,25 +1,30 @@
-//! How metrics reach a collector: OTLP over gRPC or HTTP.
+//! How metrics and spans reach a collector: OTLP over gRPC or HTTP.
 //!
-//! The series store makes requests of its own, which the exporter of OpenTelemetry cannot express; spans and log
-//! records go through that exporter, and share with this only how an address, headers and a certificate are read.
+//! The series store makes requests of its own, which the exporter of OpenTelemetry cannot express, and spans are bytes
+//! already. Log records go through that exporter, and share with this only how an address, headers and a certificate are
+//! read.
 
 use super::{
     Error,
     environment::Target,
     settings::{Compression, Protocol},
 };
+use crate::metrics::Signal;
 use flate2::{Compression as Level, write::GzEncoder};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient,
-};
-use prost::Message as _;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use prost::{Message as _, bytes::BufMut as _};
 use std::{error::Error as _, io::Write, path::Path};
 use tonic::{
-    Code, Request,
-    codec::CompressionEncoding,
+    Code, Request, Status,
+    client::Grpc,
+    codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
     metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
+
+/// The answer to every kind of request: what was not taken, and why. Its fields have the same places for all signals.
+type Answer = ExportMetricsServiceResponse;
 
 /// Why a request did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +46,7 @@ pub(super) struct Transport {
 
 #[derive(Debug)]
 enum Way {
-    Grpc { channel: Channel, metadata: MetadataMap },
+    Grpc { channel: Channel, metadata: MetadataMap, method: PathAndQuery },
     Http { client: reqwest::Client },
 }
 
@@ -58,29 +63,28 @@ impl Transport {
         Ok(Self { target, way })
     }
 
-    /// Sends one request. Returns what the collector says it did not take, if it says so.
-    pub(super) async fn send(&self, request: ExportMetricsServiceRequest) -> Result<Option<String>, Failure> {
+    /// Sends one encoded request. Returns what the collector says it did not take, if it says so.
+    pub(super) async fn send(&self, request: Vec<u8>) -> Result<Option<String>, Failure> {
         let sent = match &self.way {
-            Way::Grpc { channel, metadata } => {
-                let gzip = (self.target.compression == Compression::Gzip).then_some(CompressionEncoding::Gzip);
-                tokio::time::timeout(self.target.timeout, call(channel.clone(), metadata.clone(), gzip, request)).await
+            Way::Grpc { channel, metadata, method } => {
+                let mut client = Grpc::new(channel.clone());
+                if self.target.compression == Compression::Gzip {
+                    client = client.send_compressed(CompressionEncoding::Gzip);
+                }
+                let request = Request::from_parts(metadata.clone(), Default::default(), request);
+                tokio::time::timeout(self.target.timeout, call(client, method.clone(), request)).await
             }
             Way::Http { client } => tokio::time::timeout(self.target.timeout, self.post(client, request)).await,
         };
         sent.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {:?}", self.target.timeout))))
     }
 
-    async fn post(
-        &self,
-        client: &reqwest::Client,
-        request: ExportMetricsServiceRequest,
-    ) -> Result<Option<String>, Failure> {
+    async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> Result<Option<String>, Failure> {
         let unavailable = |error: reqwest::Error| Failure::Unavailable(causes(&error));
         let mut post = client.post(&self.target.endpoint).header("content-type", "application/x-protobuf");
         for (name, value) in &self.target.headers {
             post = post.header(name, value);
         }
-        let body = request.encode_to_vec();
         let post = match self.target.compression {
             Compression::None => post.body(body),
             Compression::Gzip => post.header("content-encoding", "gzip").body(gzipped(&body)),
@@ -89,7 +93,7 @@ impl Transport {
         let status = answer.status();
         if status.is_success() {
             let body = answer.bytes().await.map_err(unavailable)?;
-            return Ok(ExportMetricsServiceResponse::decode(body).ok().and_then(rejected));
+            return Ok(Answer::decode(body).ok().and_then(rejected));
         }
         let said: String = answer.text().await.unwrap_or_default().chars().take(200).collect();
         let text = format!("the collector answers {status} {said}").trim_end().to_owned();
@@ -138,7 +142,12 @@ fn grpc(target: &Target) -> Result<Way, Error> {
     if target.endpoint.starts_with("https://") {
         endpoint = endpoint.tls_config(tls(target)?).map_err(|error| unusable(target, causes(&error)))?;
     }
-    Ok(Way::Grpc { channel: endpoint.connect_lazy(), metadata: metadata(target)? })
+    let method = PathAndQuery::from_static(match target.signal {
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    });
+    Ok(Way::Grpc { channel: endpoint.connect_lazy(), metadata: metadata(target)?, method })
 }
 
 /// A client for HTTP that trusts whom it shall and gives up in time.
@@ -153,20 +162,57 @@ pub(super) fn http(target: &Target) -> Result<reqwest::Client, Error> {
 }
 
 async fn call(
-    channel: Channel,
-    metadata: MetadataMap,
-    gzip: Option<CompressionEncoding>,
-    request: ExportMetricsServiceRequest,
+    mut client: Grpc<Channel>,
+    method: PathAndQuery,
+    request: Request<Vec<u8>>,
 ) -> Result<Option<String>, Failure> {
-    let mut client = MetricsServiceClient::new(channel);
-    if let Some(gzip) = gzip {
-        client = client.send_compressed(gzip);
-    }
-    let request = Request::from_parts(metadata, Default::default(), request);
-    client.export(request).await.map(|answer| rejected(answer.into_inner())).map_err(|status| failure(&status))
+    client.ready().await.map_err(|error| Failure::Unavailable(causes(&error)))?;
+    let answer = client.unary(request, method, Encoded).await;
+    answer.map(|answer| rejected(answer.into_inner())).map_err(|status| failure(&status))
 }
 
-fn failure(status: &tonic::Status) -> Failure {
+/// Requests are bytes already; only the answer is decoded.
+#[derive(Debug, Clone, Copy)]
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Vec<u8>;
+    type Decode = Answer;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(&*item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(64 * 1024, 64 * 1024)
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = Answer;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Answer>, Status> {
+        Answer::decode(from).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+fn failure(status: &Status) -> Failure {
     let text = status.source().map_or_else(|| status.message().to_owned(), causes);
     let text = format!("{:?}: {text}", status.code());
     match status.code() {
@@ -187,7 +233,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// What the collector says it did not take.
-fn rejected(answer: ExportMetricsServiceResponse) -> Option<String> {
+fn rejected(answer: Answer) -> Option<String> {
     let part = answer.partial_success.filter(|part| part.rejected_data_points > 0)?;
     Some(format!("{} items not taken: {}", part.rejected_data_points, part.error_message))
 }

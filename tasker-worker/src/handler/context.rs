@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
+use tasker_shared::telemetry::Scope;
 use tasker_shared::{
     id::{CorrelationId, StepId, TaskId},
     name::Name,
@@ -17,7 +18,6 @@ use tasker_shared::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 /// One attempt at one step: what was claimed, and what its handler works on.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ struct Shared {
     progress: Mutex<Option<Progress>>,
     usage: Mutex<Option<Usage>>,
     writes: Mutex<Writes>,
-    span: Span,
+    scope: Scope,
 }
 
 impl Deref for StepContext {
@@ -99,8 +99,8 @@ impl Deref for StepContext {
 
 impl StepContext {
     /// The context of one run. `cancellation` must be the run's own token, such as a child of the worker's: it is
-    /// cancelled at the deadline too. The current span becomes the handler's.
-    pub fn new(run: StepRun, deadline: Instant, cancellation: CancellationToken) -> Self {
+    /// cancelled at the deadline too. What the handler traces and logs belongs to `scope`.
+    pub fn new(run: StepRun, deadline: Instant, cancellation: CancellationToken, scope: Scope) -> Self {
         Self(Arc::new(Shared {
             run,
             deadline,
@@ -109,7 +109,7 @@ impl StepContext {
             progress: Mutex::default(),
             usage: Mutex::default(),
             writes: Mutex::default(),
-            span: Span::current(),
+            scope,
         }))
     }
 
@@ -234,9 +234,9 @@ impl StepContext {
         lock(&self.0.writes)
     }
 
-    /// The span of this run: the parent for spans of work that is spawned.
-    pub fn span(&self) -> &Span {
-        &self.0.span
+    /// The scope of this run, for work on other tasks and threads: what is traced and logged in it belongs to the step.
+    pub fn scope(&self) -> &Scope {
+        &self.0.scope
     }
 }
 
@@ -269,7 +269,7 @@ impl StepContext {
             handler: Arc::new(handler),
             traceparent: None,
         };
-        Self::new(run, Instant::now() + Duration::from_secs(60), CancellationToken::new())
+        Self::new(run, Instant::now() + Duration::from_secs(60), CancellationToken::new(), Scope::default())
     }
 
     /// With the result of one more parent step.
@@ -303,7 +303,7 @@ impl StepContext {
     /// With this much time to go.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self::new(self.0.run.clone(), Instant::now() + timeout, CancellationToken::new())
+        Self::new(self.0.run.clone(), Instant::now() + timeout, CancellationToken::new(), Scope::default())
     }
 
     /// With anything else about the run changed.
@@ -311,7 +311,7 @@ impl StepContext {
     pub fn with_run(self, change: impl FnOnce(&mut StepRun)) -> Self {
         let mut run = self.0.run.clone();
         change(&mut run);
-        Self::new(run, self.0.deadline, CancellationToken::new())
+        Self::new(run, self.0.deadline, CancellationToken::new(), Scope::default())
     }
 }
 

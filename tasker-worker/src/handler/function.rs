@@ -92,8 +92,8 @@ where
         let input = context.input_as()?;
         let function = Arc::clone(&self.function);
         let running = tokio::task::spawn_blocking(move || {
-            let span = context.span().clone();
-            span.in_scope(|| output(function(context, input)))
+            let scope = context.scope().clone();
+            scope.call(|| output(function(context, input)))
         });
         match running.await {
             Ok(result) => result,

@@ -11,7 +11,6 @@ use std::{
 };
 use tasker_shared::step::{Failure, FailureKind, Outcome};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::Instrument;
 
 /// What a run may take and leave behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +60,7 @@ pub async fn run(
     }
     let started = Instant::now();
     let call = async { handler.call(context.clone()).await };
-    let mut call = Box::pin(AssertUnwindSafe(call.instrument(context.span().clone())).catch_unwind());
+    let mut call = Box::pin(AssertUnwindSafe(context.scope().around(call)).catch_unwind());
     let stopped = tokio::select! {
         biased;
         ended = &mut call => return outcome(ended, limits, check),

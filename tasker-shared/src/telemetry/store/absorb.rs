@@ -1,12 +1,19 @@
-//! From the SDK's collection to the store.
+//! From the SDK's collection, and from the journal, to the store.
 
 use super::{
-    Point, Store,
+    Journaled, Point, Store,
     family::{Family, Shape},
-    value::{Distribution, Number, Value},
+    value::{Delta, Distribution, Number, Value},
 };
-use crate::metrics::spec::CORRELATION_ID;
-use opentelemetry::{InstrumentationScope, KeyValue, StringValue};
+use crate::{
+    id::CorrelationId,
+    metrics::{
+        CATALOG, Journal, Kind,
+        journal::Entry,
+        spec::{CORRELATION_ID, Spec},
+    },
+};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Histogram, Metric, MetricData, ResourceMetrics, Sum};
 
 impl Store {
@@ -27,6 +34,53 @@ impl Store {
         self.evict(now);
     }
 
+    /// Adds what was noted of single tasks since the last look, in the catalogue's scope.
+    pub(in crate::telemetry) fn journal(
+        &mut self,
+        journal: &Journal,
+        scope: &InstrumentationScope,
+        entries: &[Entry],
+        now: u64,
+    ) {
+        self.collections += 1;
+        for entry in entries {
+            let Some(spec) = CATALOG.get(entry.metric as usize) else { continue };
+            let place = self.journaled(journal, scope, entry, spec);
+            let (id, seen) = (Some(entry.id), entry.value);
+            self.count(Point { place, id, delta: Delta::One(entry.value), seen }, now);
+        }
+        self.evict(now);
+    }
+
+    fn journaled(
+        &mut self,
+        journal: &Journal,
+        scope: &InstrumentationScope,
+        entry: &Entry,
+        spec: &Spec,
+    ) -> super::Place {
+        if let Some(known) = self.journaled.get(&entry.metric)
+            && let Some(label_set) = known.label_sets.get(&entry.label_set)
+        {
+            return (u32::try_from(known.family).unwrap_or(u32::MAX), *label_set);
+        }
+        let scope = self.scope(scope);
+        let shape = if spec.kind == Kind::Histogram { Shape::Histogram } else { Shape::Counter };
+        let family = self.family(scope, spec.name, spec.unit, spec.help, shape);
+        if shape == Shape::Histogram && self.families[family].bounds.is_empty() {
+            let buckets = vec![0; spec.buckets.len() + 1].into();
+            self.families[family].bounds = spec.buckets.to_vec();
+            self.families[family].zero = Value::Histogram(Distribution { count: 0, sum: 0.0, buckets });
+        }
+        let label_set = self.families[family].place(&journal.labels(entry), self.exported_at);
+        let known = self.journaled.entry(entry.metric);
+        known
+            .or_insert_with(|| Journaled { family, label_sets: Default::default() })
+            .label_sets
+            .insert(entry.label_set, label_set);
+        (u32::try_from(family).unwrap_or(u32::MAX), label_set)
+    }
+
     fn scope(&mut self, scope: &InstrumentationScope) -> usize {
         let known = self.scopes.iter().position(|known| known == scope);
         known.unwrap_or_else(|| {
@@ -39,12 +93,12 @@ impl Store {
         match data {
             MetricData::Sum(sum) if sum.is_monotonic() => self.counter(scope, metric, sum, now),
             MetricData::Sum(sum) => {
-                let family = self.family(scope, metric, Shape::UpDownCounter);
+                let family = self.of(scope, metric, Shape::UpDownCounter);
                 let points = sum.data_points().map(|point| (sorted(point.attributes()), point.value().number()));
                 self.families[family].current.extend(points);
             }
             MetricData::Gauge(gauge) => {
-                let family = self.family(scope, metric, Shape::Gauge);
+                let family = self.of(scope, metric, Shape::Gauge);
                 let points = gauge.data_points().map(|point| (sorted(point.attributes()), point.value().number()));
                 self.families[family].current.extend(points);
             }
@@ -56,49 +110,67 @@ impl Store {
     }
 
     fn counter<N: Numeric>(&mut self, scope: usize, metric: &Metric, sum: &Sum<N>, now: u64) {
-        let family = self.family(scope, metric, Shape::Counter);
+        let family = self.of(scope, metric, Shape::Counter);
         for point in sum.data_points() {
-            let (id, labels) = split(point.attributes());
-            let delta = point.value().value();
-            self.count(Point { family, id, labels, seen: point.value().float(), delta }, now);
+            self.point(family, point.attributes(), &point.value().value(), point.value().float(), now);
         }
     }
 
     fn histogram<N: Numeric>(&mut self, scope: usize, metric: &Metric, histogram: &Histogram<N>, now: u64) {
-        let family = self.family(scope, metric, Shape::Histogram);
+        let family = self.of(scope, metric, Shape::Histogram);
         for point in histogram.data_points() {
             if self.families[family].bounds.is_empty() {
                 self.families[family].bounds = point.bounds().collect();
             }
-            let (id, labels) = split(point.attributes());
             let sum = point.sum().float();
             let seen = if point.count() == 1 { sum } else { point.max().map_or(sum, Numeric::float) };
             let buckets = point.bucket_counts().collect();
             let delta = Value::Histogram(Distribution { count: point.count(), sum, buckets });
-            self.count(Point { family, id, labels, seen, delta }, now);
+            self.point(family, point.attributes(), &delta, seen, now);
         }
     }
 
-    fn family(&mut self, scope: usize, metric: &Metric, shape: Shape) -> usize {
-        let key = (scope, metric.name().to_owned());
+    fn point<'a>(
+        &mut self,
+        family: usize,
+        attributes: impl Iterator<Item = &'a KeyValue>,
+        delta: &Value,
+        seen: f64,
+        now: u64,
+    ) {
+        let (id, labels) = split(attributes);
+        if self.families[family].totals.is_empty() {
+            self.families[family].zero = delta.zero();
+        }
+        let label_set = self.families[family].place(&labels, self.exported_at);
+        let place = (u32::try_from(family).unwrap_or(u32::MAX), label_set);
+        self.count(Point { place, id, delta: Delta::Many(delta), seen }, now);
+    }
+
+    fn of(&mut self, scope: usize, metric: &Metric, shape: Shape) -> usize {
+        self.family(scope, metric.name(), metric.unit(), metric.description(), shape)
+    }
+
+    fn family(&mut self, scope: usize, name: &str, unit: &str, help: &str, shape: Shape) -> usize {
+        let key = (scope, name.to_owned());
         if let Some(family) = self.index.get(&key) {
             return *family;
         }
-        let family = Family::new(scope, metric.name(), metric.unit(), metric.description(), shape);
-        self.families.push(family);
+        self.families.push(Family::new(scope, name, unit, help, shape));
         self.index.insert(key, self.families.len() - 1);
         self.families.len() - 1
     }
 }
 
 /// Takes the correlation id out of the labels and sorts the rest.
-fn split<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> (Option<StringValue>, Vec<KeyValue>) {
+fn split<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> (Option<CorrelationId>, Vec<KeyValue>) {
     let mut id = None;
     let mut labels = Vec::with_capacity(4);
     for attribute in attributes {
-        match &attribute.value {
-            opentelemetry::Value::String(text) if attribute.key.as_str() == CORRELATION_ID => id = Some(text.clone()),
-            _ => labels.push(attribute.clone()),
+        let own = (attribute.key.as_str() == CORRELATION_ID).then(|| attribute.value.as_str().parse().ok()).flatten();
+        match own {
+            Some(own) => id = Some(own),
+            None => labels.push(attribute.clone()),
         }
     }
     if !labels.is_sorted_by(|a, b| a.key <= b.key) {

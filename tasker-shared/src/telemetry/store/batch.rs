@@ -58,12 +58,13 @@ impl Store {
             points.series(&self.families, *place, Some(OVERFLOW), series);
         }
         for (id, group) in &mut self.ids {
+            let text = id.to_string();
             for (place, series) in &mut group.series {
-                points.series(&self.families, *place, Some(id.as_str()), series);
+                points.series(&self.families, *place, Some(&text), series);
             }
         }
         for ((id, place), ended) in &mut self.ended {
-            points.ended(&self.families, *place, id.as_str(), ended);
+            points.ended(&self.families, *place, &id.to_string(), ended);
         }
         for (index, family) in self.families.iter_mut().enumerate() {
             points.gauges(index, family);

@@ -1,6 +1,7 @@
 //! A family: one metric with all its label sets, and what it amounts to without correlation ids.
 
-use super::value::{Exemplar, Number, Value};
+use super::value::{Delta, Exemplar, Number, Value};
+use crate::metrics::spec::OVERFLOW_LABEL;
 use opentelemetry::KeyValue;
 use std::{collections::HashMap, sync::Arc};
 
@@ -33,8 +34,8 @@ pub(in crate::telemetry) struct Family {
     pub(in crate::telemetry) shape: Shape,
     /// The upper bounds of a histogram's buckets.
     pub(in crate::telemetry) bounds: Vec<f64>,
-    /// Whether its series belong to tasks.
-    pub(in crate::telemetry) by_correlation: bool,
+    /// What a series begins with.
+    pub(super) zero: Value,
     /// One entry for each label set, whatever became of the series of single tasks.
     pub(in crate::telemetry) totals: Vec<Total>,
     index: HashMap<Labels, u32>,
@@ -57,7 +58,6 @@ pub(in crate::telemetry) struct Total {
 
 impl Family {
     pub(super) fn new(scope: usize, name: &str, unit: &str, help: &str, shape: Shape) -> Self {
-        let by_correlation = crate::metrics::CATALOG.iter().any(|spec| spec.name == name && spec.has_correlation_id());
         Self {
             scope,
             name: name.to_owned(),
@@ -65,7 +65,7 @@ impl Family {
             help: help.to_owned(),
             shape,
             bounds: Vec::new(),
-            by_correlation,
+            zero: Value::Int(0),
             totals: Vec::new(),
             index: HashMap::new(),
             current: HashMap::new(),
@@ -74,26 +74,26 @@ impl Family {
     }
 
     /// The place of a label set among the totals, made if it is new.
-    pub(super) fn place(&mut self, labels: Vec<KeyValue>, like: &Value, created: u64) -> u32 {
-        if let Some(place) = self.index.get(labels.as_slice()) {
+    pub(super) fn place(&mut self, labels: &[KeyValue], created: u64) -> u32 {
+        if let Some(place) = self.index.get(labels) {
             return *place;
         }
         let full = self.totals.len() >= MAX_LABEL_SETS;
-        let labels: Labels = if full { [KeyValue::new(super::SDK_OVERFLOW, true)].into() } else { labels.into() };
+        let labels: Labels = if full { [KeyValue::new(OVERFLOW_LABEL, true)].into() } else { labels.into() };
         if let Some(place) = self.index.get(&labels) {
             return *place;
         }
-        let places = if let Value::Histogram(held) = like { held.buckets.len() } else { 1 };
+        let places = if let Value::Histogram(held) = &self.zero { held.buckets.len() } else { 1 };
         let place = u32::try_from(self.totals.len()).unwrap_or(u32::MAX);
         self.index.insert(Arc::clone(&labels), place);
-        self.totals.push(Total { labels, value: like.zero(), created, exemplars: vec![None; places] });
+        self.totals.push(Total { labels, value: self.zero.clone(), created, exemplars: vec![None; places] });
         place
     }
 
     /// Adds to a total and keeps the exemplar in the place that its value falls into.
-    pub(super) fn count(&mut self, place: u32, delta: &Value, exemplar: Option<Exemplar>) {
+    pub(super) fn count(&mut self, place: u32, delta: Delta<'_>, exemplar: Option<Exemplar>) {
         let Some(total) = self.totals.get_mut(place as usize) else { return };
-        total.value.add(delta);
+        total.value.take(delta, &self.bounds);
         if let Some(exemplar) = exemplar {
             let bucket = self.bounds.partition_point(|bound| *bound < exemplar.value);
             let bucket = if self.shape == Shape::Histogram { bucket } else { 0 };

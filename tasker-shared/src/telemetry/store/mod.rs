@@ -16,13 +16,16 @@ pub(super) use family::{Family, Labels, Shape, Total};
 pub(super) use value::{Exemplar, Number, Value};
 
 use super::sampler::Sampler;
-use opentelemetry::{InstrumentationScope, KeyValue, StringValue};
-use std::{collections::HashMap, time::Duration};
+use crate::id::CorrelationId;
+use opentelemetry::{InstrumentationScope, trace::TraceId};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+use value::Delta;
 
 /// The id of what exceeds the bound.
 const OVERFLOW: &str = "overflow";
-/// The label that the SDK gives to what exceeds its own limit.
-const SDK_OVERFLOW: &str = "otel.metric.overflow";
 
 /// How much is held.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +48,10 @@ pub(super) struct Store {
     index: HashMap<(usize, String), usize>,
     shared: HashMap<Place, Series>,
     overflow: HashMap<Place, Series>,
-    ids: HashMap<StringValue, Group>,
-    ended: HashMap<(StringValue, Place), Ended>,
+    ids: HashMap<CorrelationId, Group>,
+    ended: HashMap<(CorrelationId, Place), Ended>,
+    /// Where the catalogue's families and label sets are, by their places in the journal.
+    journaled: HashMap<u32, Journaled>,
     collections: u64,
     batches: u64,
     exported_at: u64,
@@ -61,7 +66,7 @@ type Place = (u32, u32);
 struct Group {
     collection: u64,
     at: u64,
-    series: HashMap<Place, Series>,
+    series: BTreeMap<Place, Series>,
 }
 
 /// One cumulative series.
@@ -82,14 +87,20 @@ struct Ended {
     batch: Option<u64>,
 }
 
-/// What was recorded for one label set since the last collection.
-struct Point {
-    family: usize,
-    id: Option<StringValue>,
-    labels: Vec<KeyValue>,
-    delta: Value,
+/// What was recorded for one label set.
+struct Point<'a> {
+    place: Place,
+    id: Option<CorrelationId>,
+    delta: Delta<'a>,
     /// A measurement that was really made.
     seen: f64,
+}
+
+/// A family of the journal, and its label sets.
+#[derive(Debug)]
+struct Journaled {
+    family: usize,
+    label_sets: HashMap<u32, u32>,
 }
 
 impl Store {
@@ -105,6 +116,7 @@ impl Store {
             overflow: HashMap::new(),
             ids: HashMap::new(),
             ended: HashMap::new(),
+            journaled: HashMap::new(),
             collections: 0,
             batches: 0,
             exported_at: now,
@@ -129,68 +141,60 @@ impl Store {
         std::mem::take(&mut self.overflowed)
     }
 
-    fn count(&mut self, point: Point, now: u64) {
-        let exemplar = point.id.as_ref().and_then(|id| self.exemplar(id, point.seen, now));
-        let family = &mut self.families[point.family];
-        let beyond_sdk = family.by_correlation && point.labels.iter().any(|label| label.key.as_str() == SDK_OVERFLOW);
-        let label_set = family.place(point.labels, &point.delta, self.exported_at);
-        family.count(label_set, &point.delta, exemplar);
-        let place = (u32::try_from(point.family).unwrap_or(u32::MAX), label_set);
+    fn count(&mut self, point: Point<'_>, now: u64) {
+        let Point { place, id, delta, seen } = point;
+        let exemplar = id.and_then(|id| self.exemplar(id, seen, now));
         let begun = self.exported_at;
-        let series = match point.id {
-            Some(id) if self.bounds.correlation => self.of_id(id, place, now),
-            None if beyond_sdk && self.bounds.correlation => {
-                self.overflowed += 1;
-                &mut self.overflow
+        let family = &mut self.families[place.0 as usize];
+        family.count(place.1, delta, exemplar);
+        let fresh = || Series::new(family.zero.clone(), begun);
+        let series = match id.filter(|_| self.bounds.correlation) {
+            Some(id) => {
+                let group = self.ids.entry(id).or_default();
+                group.collection = self.collections;
+                group.at = now;
+                // one that ended and is not yet forgotten goes on where it was
+                if !self.ended.is_empty()
+                    && let Some(ended) = self.ended.remove(&(id, place))
+                {
+                    group.series.insert(place, ended.series);
+                }
+                group.series.entry(place).or_insert_with(fresh)
             }
-            _ => &mut self.shared,
+            None => self.shared.entry(place).or_insert_with(fresh),
         };
-        let series = series.entry(place).or_insert_with(|| Series::new(&point.delta, begun));
-        series.value.add(&point.delta);
+        series.value.take(delta, &family.bounds);
         series.exemplar = exemplar.or(series.exemplar);
     }
 
-    /// The series of `id`; one that ended and is not yet forgotten goes on where it was.
-    fn of_id(&mut self, id: StringValue, place: Place, now: u64) -> &mut HashMap<Place, Series> {
-        let again = if self.ended.is_empty() { None } else { self.ended.remove(&(id.clone(), place)) };
-        let group = self.ids.entry(id).or_default();
-        group.collection = self.collections;
-        group.at = now;
-        if let Some(ended) = again {
-            group.series.insert(place, ended.series);
-        }
-        &mut group.series
-    }
-
-    fn exemplar(&self, id: &StringValue, value: f64, at: u64) -> Option<Exemplar> {
-        let trace = uuid::Uuid::try_parse(id.as_str()).ok()?.into_bytes();
-        let kept = self.sampler?.keeps(opentelemetry::trace::TraceId::from_bytes(trace), None);
-        kept.then_some(Exemplar { value, trace, at })
+    fn exemplar(&self, id: CorrelationId, value: f64, at: u64) -> Option<Exemplar> {
+        let trace = id.0.into_bytes();
+        self.sampler?.keeps(TraceId::from_bytes(trace), None).then_some(Exemplar { value, trace, at })
     }
 
     /// Ends the series of idle ids, and of the oldest beyond the bound.
     fn evict(&mut self, now: u64) {
         let idle = value::nanos(self.bounds.idle);
-        let mut gone: Vec<StringValue> =
-            self.ids.iter().filter(|(_, group)| group.at + idle < now).map(|(id, _)| id.clone()).collect();
+        let mut gone: Vec<CorrelationId> =
+            self.ids.iter().filter(|(_, group)| group.at + idle < now).map(|(id, _)| *id).collect();
         gone.drain(..).for_each(|id| self.end(id));
         let excess = self.ids.len().saturating_sub(self.bounds.ids);
         if excess == 0 {
             return;
         }
-        let mut oldest: Vec<(u64, &str, &StringValue)> =
-            self.ids.iter().map(|(id, group)| (group.collection, id.as_str(), id)).collect();
-        oldest.select_nth_unstable_by(excess - 1, |a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-        gone.extend(oldest[..excess].iter().map(|(_, _, id)| (*id).clone()));
+        let mut oldest: Vec<(u64, CorrelationId)> =
+            self.ids.iter().map(|(id, group)| (group.collection, *id)).collect();
+        oldest.select_nth_unstable(excess - 1);
+        gone.extend(oldest[..excess].iter().map(|(_, id)| *id));
         gone.drain(..).for_each(|id| self.end(id));
         self.ids.shrink_to(2 * self.bounds.ids);
     }
 
-    fn end(&mut self, id: StringValue) {
+    fn end(&mut self, id: CorrelationId) {
         let Some(group) = self.ids.remove(&id) else { return };
         for (place, series) in group.series {
             if series.announced.is_some() {
-                self.ended.insert((id.clone(), place), Ended { series, batch: None });
+                self.ended.insert((id, place), Ended { series, batch: None });
             } else {
                 self.fold(place, &series.value);
             }
@@ -201,12 +205,12 @@ impl Store {
     fn fold(&mut self, place: Place, value: &Value) {
         self.overflowed += 1;
         let start = self.exported_at;
-        self.overflow.entry(place).or_insert_with(|| Series::new(value, start)).value.add(value);
+        self.overflow.entry(place).or_insert_with(|| Series::new(value.zero(), start)).value.add(value);
     }
 }
 
 impl Series {
-    fn new(like: &Value, start: u64) -> Self {
-        Self { value: like.zero(), start, announced: None, exemplar: None }
+    fn new(zero: Value, start: u64) -> Self {
+        Self { value: zero, start, announced: None, exemplar: None }
     }
 }

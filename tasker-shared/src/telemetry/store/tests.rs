@@ -3,8 +3,9 @@
 use super::{
     Batch, Bounds, Family, Point, Store,
     family::Shape,
-    value::{Distribution, Value},
+    value::{Delta, Distribution, Value},
 };
+use crate::id::CorrelationId;
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::{
     metrics::v1::{metric::Data, number_data_point::Value as Written},
@@ -27,12 +28,16 @@ fn store(ids: usize) -> Store {
     store
 }
 
+fn id_of(id: usize) -> CorrelationId {
+    CorrelationId(uuid::Uuid::from_u128(id as u128))
+}
+
 fn collect(store: &mut Store, measured: &[(usize, u64)], now: u64) {
     store.collections += 1;
     for (id, value) in measured {
-        let id = Some(format!("{id:08}").into());
-        let labels = vec![KeyValue::new("namespace", "orders")];
-        store.count(Point { family: 0, id, labels, delta: Value::Int(*value), seen: 1.0 }, now);
+        let id = Some(id_of(*id));
+        let label_set = store.families[0].place(&[KeyValue::new("namespace", "orders")], now);
+        store.count(Point { place: (0, label_set), id, delta: Delta::One(*value as f64), seen: 1.0 }, now);
     }
     store.evict(now);
 }
@@ -167,7 +172,7 @@ fn after_100_000_ids_the_newest_are_there_and_memory_is_bounded() {
         assert!(store.series() <= 2 * 1_000 + 2, "{}", store.series());
     }
     assert_eq!(receiver.increase(), 100_000);
-    assert!(receiver.0.keys().any(|attributes| attributes.contains("00099999")));
+    assert!(receiver.0.keys().any(|attributes| attributes.contains(&id_of(99_999).to_string())));
     assert!(store.ids.capacity() < 8_000, "{}", store.ids.capacity());
 }
 
@@ -196,12 +201,15 @@ fn an_id_that_is_not_heard_of_ends_and_a_distribution_is_added_bucket_by_bucket(
     };
     store.families[0].shape = Shape::Histogram;
     store.families[0].bounds = vec![1.0, 2.0];
+    store.families[0].zero = delta([0, 0, 0]).zero();
     for buckets in [[1, 0, 0], [0, 2, 1]] {
         store.collections += 1;
-        let id = Some("task".into());
-        store.count(Point { family: 0, id, labels: Vec::new(), delta: delta(buckets), seen: 1.0 }, 3 * SECOND);
+        let label_set = store.families[0].place(&[], SECOND);
+        let (place, id, delta) = ((0, label_set), Some(id_of(7)), delta(buckets));
+        store.count(Point { place, id, delta: Delta::Many(&delta), seen: 1.0 }, 3 * SECOND);
+        store.count(Point { place, id, delta: Delta::One(1.5), seen: 1.5 }, 3 * SECOND);
     }
-    let expected = Value::Histogram(Distribution { count: 4, sum: 3.0, buckets: [1, 2, 1].into() });
+    let expected = Value::Histogram(Distribution { count: 6, sum: 6.0, buckets: [1, 4, 1].into() });
     assert_eq!(store.ids.values().next().unwrap().series[&(0, 0)].value, expected);
     let batch = store.batch(&Resource::default(), 4 * SECOND);
     store.arrived(&batch);

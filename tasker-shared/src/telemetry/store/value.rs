@@ -34,6 +34,22 @@ impl Value {
         }
     }
 
+    /// Adds to a value of a family with these bounds.
+    pub(in crate::telemetry) fn take(&mut self, delta: Delta<'_>, bounds: &[f64]) {
+        match (delta, self) {
+            (Delta::Many(more), held) => held.add(more),
+            (Delta::One(value), Self::Int(held)) => *held += value as u64,
+            (Delta::One(value), Self::Float(held)) => *held += value,
+            (Delta::One(value), Self::Histogram(held)) => {
+                held.count += 1;
+                held.sum += value;
+                if let Some(bucket) = held.buckets.get_mut(bounds.partition_point(|bound| *bound < value)) {
+                    *bucket += 1;
+                }
+            }
+        }
+    }
+
     /// Adds what was recorded since. Values of one family have one shape.
     pub(in crate::telemetry) fn add(&mut self, delta: &Self) {
         match (self, delta) {
@@ -47,6 +63,15 @@ impl Value {
             (held, more) => *held = more.clone(),
         }
     }
+}
+
+/// What is added to a value.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::telemetry) enum Delta<'a> {
+    /// What was recorded since the last look.
+    Many(&'a Value),
+    /// One measurement.
+    One(f64),
 }
 
 /// The last value of a gauge.
