@@ -58,9 +58,13 @@ pub(crate) async fn turn(
         claim = leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?;
     }
     count_others(core, served, &claim);
-    settle(core, served, &mut session, &claim).await?;
+    if let Err(error) = settle(core, served, &mut session, &claim).await {
+        // the orchestration's sweep of permits does the same within seconds
+        tracing::warn!(%error, namespace = %served.namespace, "failed to look after permits");
+    }
+    let full = claim.read >= limit || !claim.contended.is_empty();
     if claim.steps.is_empty() {
-        return Ok(if claim.read >= limit { Turn::Full } else { Turn::Empty });
+        return Ok(if full { Turn::Full } else { Turn::Empty });
     }
     // from here on the steps are ours: what cannot be started gives its lease back by letting it run out
     let took = started.elapsed() / u32::try_from(claim.steps.len()).unwrap_or(1);
@@ -75,14 +79,14 @@ pub(crate) async fn turn(
         let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
         execute::start(core.clone(), served.clone(), step, template, slot);
     }
-    Ok(if claim.read >= limit { Turn::Full } else { Turn::Partial })
+    Ok(if full { Turn::Full } else { Turn::Partial })
 }
 
 /// Gives back permits that were taken for nothing, and looks whether one became free while steps were set aside.
 async fn settle(core: &Core, served: &Served, session: &mut Session, claim: &Claim) -> Result<(), storage::Error> {
     let mut scopes = claim.scopes.clone();
-    if !claim.unused.is_empty() {
-        scopes.extend(concurrency::free_unused(session, Some(&claim.unused)).await?);
+    if !claim.contended.is_empty() {
+        scopes.extend(concurrency::free_unused(session, Some(&claim.contended)).await?);
     }
     report::wake(core, &served.queue, &served.namespace, session, &scopes).await
 }

@@ -45,7 +45,7 @@ pub(super) fn unlimited() -> Parts {
         allowed: "",
         after: String::new(),
         counts: "coalesce((select is_limited from tasker.namespaces where queue = $5), false) as limited, \
-                 0::bigint as blocked, '{}'::uuid[] as unused, '{}'::text[] as scopes, '{}'::text[] as scope_values",
+                 0::bigint as blocked, '{}'::uuid[] as contended, '{}'::text[] as scopes, '{}'::text[] as scope_values",
         of_step: "false as has_permit",
     }
 }
@@ -123,7 +123,9 @@ pub(super) fn limited(table: &str) -> Parts {
                           = coalesce((select g.permits from granted g where g.step_id = seen.step_id), 0))",
         after,
         counts: "true as limited, (select count(*) from blocked) as blocked,
-                 array(select g.step_id from granted g where not exists (select from claimed o where o.step_id = g.step_id)) as unused,
+                 array(select distinct w.step_id from wanted w
+                        where not exists (select from claimed o where o.step_id = w.step_id)
+                          and not exists (select from blocked b where b.step_id = w.step_id)) as contended,
                  array(select b.scope from blocked b order by b.step_id) as scopes,
                  array(select b.value from blocked b order by b.step_id) as scope_values",
         of_step: "c.step_id in (select step_id from granted union all select step_id from kept) as has_permit",

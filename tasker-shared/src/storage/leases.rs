@@ -101,8 +101,8 @@ pub struct Claim {
     pub blocked: u64,
     /// The limits that these wait for.
     pub scopes: Vec<Scope>,
-    /// Steps that got permits and were not claimed.
-    pub unused: Vec<StepId>,
+    /// Steps that lost a permit to another claim; they come again with the next turn.
+    pub contended: Vec<StepId>,
 }
 
 struct Row {
@@ -113,7 +113,7 @@ struct Row {
     withdrawn: i64,
     limited: bool,
     blocked: i64,
-    unused: Vec<StepId>,
+    contended: Vec<StepId>,
     scopes: Vec<String>,
     scope_values: Vec<String>,
     claimed: Option<Claimed>,
@@ -134,7 +134,7 @@ impl<'r> FromRow<'r, PgRow> for Row {
             withdrawn: withdrawn?,
             limited: row.try_get("limited")?,
             blocked: row.try_get("blocked")?,
-            unused: row.try_get("unused")?,
+            contended: row.try_get("contended")?,
             scopes: row.try_get("scopes")?,
             scope_values: row.try_get("scope_values")?,
             claimed,
@@ -203,7 +203,7 @@ async fn claim_by(
         is_limited: first.limited,
         blocked: count(first.blocked),
         scopes: first.scopes.into_iter().zip(first.scope_values).collect(),
-        unused: first.unused,
+        contended: first.contended,
         steps: first.claimed.into_iter().chain(rows.filter_map(|row| row.claimed)).collect(),
     })
 }
