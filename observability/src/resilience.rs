@@ -2,17 +2,59 @@
 
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, gauge, lines, stat},
-    promql::{increase, max, rate, sum},
+    panel::{GREEN, Panel, RED, YELLOW, gauge, lines, stat, timeline},
+    promql::{increase, max, quantile, rate, sum},
 };
 
 pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new("tasker-resilience", "Resilience", "What gives way under pressure, and what is tried again.")
         .choose_namespace()
+        .section("Circuit breakers", breakers())
         .section("Channels", channels())
+        .section("Rate limits", limits())
         .section("Work that comes back", repeated())
-        .section("Limits", limits())
+        .section("Limits on what runs at once", permits())
         .section("Dead letters", dead())
+}
+
+/// What the numbers of a breaker's state mean.
+const STATES: [(i64, &str, &str); 3] = [(0, "closed", GREEN), (1, "half-open", YELLOW), (2, "open", RED)];
+
+fn breakers() -> Vec<Panel> {
+    vec![
+        timeline(
+            "Circuit Breaker State Timeline",
+            "Between the HTTP API and the database. Open: requests are refused at once.",
+        )
+        .show_as("API", max("api_circuit_breaker_state").by(["instance"]))
+        .words(&STATES),
+        timeline("Circuit Breakers by Component", "While one is open, what it watches is left alone; nothing is lost.")
+            .show(max("tasker_circuit_breaker_state").by(["component", "instance"]))
+            .words(&STATES),
+        lines("Requests Rejected", "By the open breaker, and for want of a place to serve them.")
+            .show_as("breaker open", rate("api_requests_rejected").by(["endpoint"]))
+            .show_as("too many at once", rate("api_requests_shed").by(["endpoint"])),
+        lines(
+            "FFI Completion Health",
+            "How handlers that are not Rust hand back their outcomes. Alerts at 10 slow sends a second.",
+        )
+        .show_as("slow sends", rate("ffi_completion_slow_sends"))
+        .show_as("handlers not started", rate("ffi_completion_circuit_open_rejections")),
+        lines(
+            "Claims Held Back",
+            "Times that a worker stopped claiming: its outcomes pile up, or it has too much in memory.",
+        )
+        .show(rate("worker_claims_held_back").by(["reason", "instance"])),
+    ]
+}
+
+fn limits() -> Vec<Panel> {
+    vec![
+        lines("Requests by Rate Limit", "What the limits of clients let pass and refused, where there are limits.")
+            .show(rate("rate_limit_requests").by(["endpoint", "outcome"])),
+        lines("Time of the Check", "How long the decision about a request takes.")
+            .show_as("p95", quantile(0.95, "rate_limit_check_duration")),
+    ]
 }
 
 fn channels() -> Vec<Panel> {
@@ -61,7 +103,7 @@ fn repeated() -> Vec<Panel> {
     ]
 }
 
-fn limits() -> Vec<Panel> {
+fn permits() -> Vec<Panel> {
     vec![
         lines("Permits Used", "Steps that run and count against a limit.")
             .show(sum("concurrency_permits_used").by(["namespace", "scope"])),

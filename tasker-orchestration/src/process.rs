@@ -133,7 +133,8 @@ impl Retries {
         if limits.max_retry_wait.is_some_and(|longest| wait > longest) {
             return Ok(Verdict::Fail { exhausted: true });
         }
-        let Some(most) = limits.max_retries else { return Ok(verdict) };
+        let was_tried = step.error.as_ref().is_some_and(|failure| !failure.not_tried);
+        let Some(most) = limits.max_retries.filter(|_| was_tried) else { return Ok(verdict) };
         if !self.0.contains_key(&step.task_id) {
             self.0.extend(stalls::retries_used(session, &[step.task_id]).await?);
         }

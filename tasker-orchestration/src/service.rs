@@ -9,14 +9,18 @@ use crate::{
     taken, timers,
     web::{self, Settings as WebSettings},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tasker_shared::{
+    breaker,
     config::Config,
     metrics::Metrics,
-    runtime::{self, Topic, consume, sweep, web as common},
+    runtime::{self, Gate, Topic, consume, judge, sweep, web as common},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+/// How long the server may take to answer a try.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A service that is ready to run.
 pub struct Service {
@@ -67,6 +71,9 @@ impl Service {
             WebSettings {
                 max_body_bytes: config.max_request_bytes,
                 request_timeout: config.request_timeout,
+                max_concurrent_requests: config.max_concurrent_requests,
+                max_waiting_requests: config.max_waiting_requests,
+                rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
                 exposition: Some(process.exposition.clone()),
@@ -117,44 +124,49 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
     let mut loops = JoinSet::new();
     let settings = orchestration.settings();
     let poll = settings.poll_interval..=settings.poll_interval;
+    let breakers = orchestration.database().breakers();
+    let (pgmq, ready) = (breakers.of(breaker::PGMQ), breakers.of(breaker::READINESS));
+    let results = Gate::through([pgmq.clone(), ready.clone()]);
+    let (queues, readiness) = (Gate::through([pgmq]), Gate::through([ready]));
     for _ in 0..settings.process_loops.max(1) {
         let (metrics, o) = parts(&orchestration);
         let bell = orchestration.bell().subscribe(Topic::Results);
-        loops.spawn(consume("process", metrics, bell, poll.clone(), shutdown.clone(), move |_| {
+        loops.spawn(consume("process", metrics, results.clone(), bell, poll.clone(), shutdown.clone(), move |_| {
             let o = o.clone();
             async move { taken::turn::<Process>(&o).await }
         }));
     }
     let (metrics, o) = parts(&orchestration);
     let bell = orchestration.bell().subscribe(Topic::Requests);
-    loops.spawn(consume("initialize", metrics, bell, poll, shutdown.clone(), move |_| {
+    loops.spawn(consume("initialize", metrics, queues, bell, poll, shutdown.clone(), move |_| {
         let o = o.clone();
         async move { taken::turn::<Requests>(&o).await }
     }));
     let (metrics, o) = parts(&orchestration);
     let bell = orchestration.bell().subscribe(Topic::Timers);
-    loops.spawn(sweep("timers", metrics, Some(bell), shutdown.clone(), move || {
+    loops.spawn(sweep("timers", metrics, readiness, Some(bell), shutdown.clone(), move || {
         let o = o.clone();
         async move { timers::turn(&o).await }
     }));
     let (metrics, o) = parts(&orchestration);
-    loops.spawn(sweep("repair", metrics, None, shutdown.clone(), move || {
+    loops.spawn(sweep("repair", metrics, Gate::none(), None, shutdown.clone(), move || {
         let o = o.clone();
         async move { repair::turn(&o).await }
     }));
     let (metrics, o) = parts(&orchestration);
-    loops.spawn(sweep("expired_leases", metrics, None, shutdown.clone(), move || {
+    loops.spawn(sweep("expired_leases", metrics, Gate::none(), None, shutdown.clone(), move || {
         let o = o.clone();
         async move { repair::expired_leases(&o).await }
     }));
+    loops.spawn(try_database(orchestration.clone(), shutdown.clone()));
     let (metrics, o) = parts(&orchestration);
-    loops.spawn(sweep("permits", metrics, None, shutdown.clone(), move || {
+    loops.spawn(sweep("permits", metrics, Gate::none(), None, shutdown.clone(), move || {
         let o = o.clone();
         async move { limits::turn(&o).await }
     }));
     let (metrics, o) = parts(&orchestration);
     let retention = Arc::new(Retention::new(&o));
-    loops.spawn(sweep("retention", metrics, None, shutdown.clone(), move || {
+    loops.spawn(sweep("retention", metrics, Gate::none(), None, shutdown.clone(), move || {
         let (retention, o) = (Arc::clone(&retention), o.clone());
         async move { retention.turn(&o).await }
     }));
@@ -166,6 +178,20 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
             std::process::abort();
         }
     }
+}
+
+/// Tries the database while the API's breaker is open, so that no request has to.
+async fn try_database(orchestration: Orchestration, shutdown: CancellationToken) {
+    let database = orchestration.database();
+    let breaker = database.breakers().of(breaker::API);
+    let trying = async {
+        loop {
+            breaker.opened().await;
+            let permit = breaker.ready().await;
+            judge([permit], &database.probe(PATIENCE).await);
+        }
+    };
+    shutdown.run_until_cancelled(trying).await;
 }
 
 fn parts(orchestration: &Orchestration) -> (Metrics, Orchestration) {

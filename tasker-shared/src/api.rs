@@ -600,6 +600,21 @@ pub struct Health {
     /// Single checks; in the detailed answer only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<HealthCheck>,
+    /// Circuit breakers; in the detailed answer only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<Breaker>,
+}
+
+/// A circuit breaker of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Breaker {
+    /// What it watches: `api_database`, `pgmq`, `task_readiness`, `ffi_completion` or `http_handler`.
+    pub component: String,
+    /// The host, where each has a breaker of its own; only those that fail are named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What it does.
+    pub state: crate::breaker::State,
 }
 
 /// One part of a service's health.

@@ -6,11 +6,12 @@
 //! |---|---|
 //! | 0 | [`id`], [`name`], [`text_enum`](mod@text_enum) |
 //! | 1 | [`template`], [`task`], [`step`]: pure, tested without a database |
-//! | 2 | [`metrics`], [`config`], [`api`] |
+//! | 2 | [`metrics`], [`config`], [`api`], [`breaker`] |
 //! | 3 | [`storage`] (all table SQL), [`queue`] (all PGMQ calls) |
 //! | 4 | [`runtime`], [`telemetry`] |
 
 pub mod api;
+pub mod breaker;
 pub mod config;
 pub mod id;
 pub mod metrics;

@@ -2,7 +2,7 @@
 
 use crate::{
     core::{Core, Served},
-    execute, report,
+    execute, report, shed,
 };
 use opentelemetry::trace::SpanKind;
 use std::{
@@ -13,11 +13,11 @@ use std::{
 use tasker_shared::{
     id::TemplateId,
     metrics::labels,
-    runtime::{Turn, Wake},
+    runtime::{Topic, Turn, Wake, judge},
     step::{DeadLetterReason, StepState},
     storage::{
         self, Session, concurrency,
-        leases::{self, Claim, Claimed},
+        leases::{self, Claim, Claimed, Held},
     },
     telemetry::{About, Span, Spans, Station, Trace, TraceParent, span_id},
     template::Compiled,
@@ -34,6 +34,10 @@ pub(crate) async fn turn(
     wake: Wake,
     shutdown: &CancellationToken,
 ) -> Result<Turn, storage::Error> {
+    let admitted = shutdown.run_until_cancelled(shed::admitted(core)).await;
+    if admitted.is_none() {
+        return Ok(Turn::Empty);
+    }
     // a worker that stops waits for no slot; the semaphore itself is never closed
     let slot = shutdown.run_until_cancelled(Arc::clone(&core.slots).acquire_owned()).await;
     let Some(Ok(first)) = slot else { return Ok(Turn::Empty) };
@@ -44,19 +48,11 @@ pub(crate) async fn turn(
         slots.merge(others);
     }
     let limit = slots.num_permits();
+    let Some(permit) = shutdown.run_until_cancelled(core.pgmq.ready()).await else { return Ok(Turn::Empty) };
     let (began, started) = (SystemTime::now(), Instant::now());
-    let mut session = core.database.session("claim").await?;
-    let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let (worker, lease) = (core.registration.id, core.settings.lease);
-    let mut claim = if served.is_limited() {
-        leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?
-    } else {
-        leases::claim(&mut session, &served.queue, bound, worker, lease).await?
-    };
-    if claim.is_limited && !served.is_limited() {
-        served.set_limited();
-        claim = leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?;
-    }
+    let claimed = claim(core, served, limit).await;
+    judge([permit], &claimed);
+    let (claim, mut session) = claimed?;
     count_others(core, served, &claim);
     if let Err(error) = settle(core, served, &mut session, &claim).await {
         // the orchestration's sweep of permits does the same within seconds
@@ -71,15 +67,60 @@ pub(crate) async fn turn(
     let wanted = claim.steps.iter().map(|step| (step.template_id, step.environment.clone())).collect();
     let templates: Templates = core.templates.get(&mut session, wanted).await?;
     drop(session);
+    let mut refused = Vec::new();
     let mut spans = core.tracing.spans();
     for step in claim.steps {
         count(core, served, &step, wake, took);
         trace(&mut spans, served, &step, began);
         let Some(slot) = slots.split(1) else { break };
         let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
+        if !core.completion.admits(execute::kind(core, template.as_deref(), &step.step_name)) {
+            refused.push(Held { msg_id: step.msg_id, step_id: step.step_id, attempt: step.attempt, progress: None });
+            continue;
+        }
         execute::start(core.clone(), served.clone(), step, template, slot);
     }
+    drop((slots, spans));
+    if !refused.is_empty() {
+        give_back(core, served, &refused).await;
+        let _ = shutdown.run_until_cancelled(core.completion.recovered()).await;
+    }
     Ok(if full { Turn::Full } else { Turn::Partial })
+}
+
+/// Gives steps back whose handlers must not start here now; another worker may take them at once.
+async fn give_back(core: &Core, served: &Served, refused: &[Held]) {
+    const REASON: &str = "the worker cannot take back outcomes of such handlers fast enough";
+    core.completion.rejected(refused.len());
+    let released = async {
+        let mut session = core.database.session("release").await?;
+        leases::release(&mut session, &served.queue, refused, core.registration.id, REASON).await
+    };
+    match released.await {
+        Ok(released) => {
+            let (from, to) = (Some(StepState::InProgress), StepState::Enqueued);
+            core.metrics().steps_transitions.add(released.len() as u64, labels::StepTransition { from, to });
+            core.bell.ring(Topic::Steps(served.namespace.clone()));
+        }
+        Err(error) => {
+            tracing::warn!(%error, queue = %served.queue, "failed to give leases back; they run out by themselves")
+        }
+    }
+}
+
+async fn claim(core: &Core, served: &Served, limit: usize) -> Result<(Claim, Session), storage::Error> {
+    let mut session = core.database.session("claim").await?;
+    let bound = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (worker, lease) = (core.registration.id, core.settings.lease);
+    if !served.is_limited() {
+        let claim = leases::claim(&mut session, &served.queue, bound, worker, lease).await?;
+        if !claim.is_limited {
+            return Ok((claim, session));
+        }
+        served.set_limited();
+    }
+    let claim = leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?;
+    Ok((claim, session))
 }
 
 /// Gives back permits that were taken for nothing, and looks whether one became free while steps were set aside.

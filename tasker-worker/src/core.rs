@@ -1,12 +1,13 @@
 //! What the stations of the worker share.
 
-use crate::{handler::Registry, report::Executed, running::Running, worker::Settings};
+use crate::{completion::Completion, handler::Registry, running::Running, worker::Settings};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 use tasker_shared::{
-    metrics::{Metrics, channel},
+    breaker::Breaker,
+    metrics::Metrics,
     name::Name,
     queue::QueueName,
     runtime::Bell,
@@ -21,6 +22,8 @@ pub(crate) struct Core(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) database: Database,
+    /// The circuit breaker of the queues.
+    pub(crate) pgmq: Breaker,
     pub(crate) bell: Bell,
     pub(crate) tracing: Tracing,
     pub(crate) settings: Settings,
@@ -34,7 +37,7 @@ pub(crate) struct Inner {
     /// One for each handler that may write in its report's transaction at once: the other connections stay free.
     pub(crate) writing: Semaphore,
     /// To station *report*.
-    pub(crate) outcomes: channel::Sender<Executed>,
+    pub(crate) completion: Completion,
 }
 
 impl Core {

@@ -3,7 +3,7 @@
 use crate::{
     claim::{tell, trace_of},
     core::{Core, Served},
-    handler::{self, StepContext, StepRun},
+    handler::{self, HandlerType, StepContext, StepRun},
     report::Executed,
     running::Entry,
     writing,
@@ -34,6 +34,7 @@ pub(crate) fn start(
     template: Option<Arc<Compiled>>,
     slot: OwnedSemaphorePermit,
 ) {
+    let kind = kind(&core, template.as_deref(), &step.step_name);
     let run = prepare(&core, &served, &mut step, template);
     core.running.insert(step.step_id, Entry::new(step.msg_id, step.attempt, served.clone(), run.context.clone()));
     tokio::spawn(async move {
@@ -45,10 +46,15 @@ pub(crate) fn start(
         let executed = Executed { step, served, outcome };
         let writes = run.context.take_writes();
         let Some(executed) = writing::report(&core, executed, writes).await else { return };
-        // the channel closes after the last handler; then the lease runs out, and the step runs again
-        let _ = core.outcomes.send(executed).await;
+        core.completion.send(executed, kind).await;
         drop(slot);
     });
+}
+
+/// What runs a step; one whose handler this worker does not have is failed by the worker itself.
+pub(crate) fn kind(core: &Core, template: Option<&Compiled>, step: &Name) -> HandlerType {
+    let callable = template.and_then(|template| template.step(step)).map(|step| step.handler.callable.as_str());
+    callable.and_then(|callable| core.registry.get(callable)).map_or(HandlerType::Rust, |handler| handler.kind())
 }
 
 /// A run that is about to begin.

@@ -4,6 +4,7 @@
 //! `heartbeat` extends while its handler runs. A worker of one's own is a few lines: see [`Worker`].
 
 mod claim;
+mod completion;
 mod core;
 pub mod examples;
 mod execute;
@@ -12,8 +13,10 @@ mod heartbeat;
 mod report;
 mod running;
 pub mod service;
+mod shed;
 mod worker;
 mod writing;
 
+pub use completion::Slowness;
 pub use handler::{HandlerError, StepContext, StepHandler};
 pub use worker::{Builder, Error, Settings, Worker};

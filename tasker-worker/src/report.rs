@@ -2,6 +2,7 @@
 
 use crate::{
     claim::{tell, trace_of},
+    completion::Outcomes,
     core::{Core, Served},
 };
 use opentelemetry::trace::SpanKind;
@@ -11,10 +12,10 @@ use std::{
 };
 use tasker_shared::{
     id::StepId,
-    metrics::{ErrorType, channel, labels},
+    metrics::{ErrorType, labels},
     name::Name,
     queue::QueueName,
-    runtime::Topic,
+    runtime::{Topic, judge},
     step::{Failure, FailureKind, Outcome, StepState},
     storage::{
         Error, Session,
@@ -37,10 +38,10 @@ pub(crate) struct Executed {
 }
 
 /// Stores outcomes as they come, many at once, until the last sender is gone.
-pub(crate) async fn run(core: Core, mut outcomes: channel::Receiver<Executed>) {
+pub(crate) async fn run(core: Core, mut outcomes: Outcomes) {
     let mut batch = Vec::new();
     loop {
-        let taken = outcomes.recv_many(&mut batch, core.settings.report_batch.max(1)).await;
+        let taken = outcomes.receive(&mut batch, core.settings.report_batch.max(1)).await;
         if taken == 0 {
             return;
         }
@@ -92,9 +93,15 @@ async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Resul
     if reports.is_empty() {
         return Ok(HashSet::new());
     }
-    let mut session = core.database.session("report").await?;
-    let accepted = reports::store(&mut session, queue, reports, core.registration.id).await?;
-    Ok(accepted.into_iter().collect())
+    // a report does not wait for the breaker, whose try it may be
+    let permit = core.pgmq.admit().ok();
+    let stored = async {
+        let mut session = core.database.session("report").await?;
+        reports::store(&mut session, queue, reports, core.registration.id).await
+    };
+    let stored = stored.await;
+    judge(permit, &stored);
+    Ok(stored?.into_iter().collect())
 }
 
 /// A result that PostgreSQL refuses becomes the failure that says so.

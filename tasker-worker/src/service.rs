@@ -1,7 +1,7 @@
 //! The service: a worker with its health and metrics pages, configured from files and environment.
 
 use crate::{
-    Settings, Worker, examples,
+    Settings, Slowness, Worker, examples,
     handler::{
         Duplicate, HandlerError, Limits, Registry, StepContext, blocking_fn, command::CommandSettings,
         http::HttpSettings,
@@ -99,6 +99,8 @@ pub fn built_in(config: &Config) -> Result<Registry, Duplicate> {
             allowed_hosts: http.allowed_hosts.clone(),
             max_response_bytes: http.max_response_bytes,
             timeout_ms: milliseconds(http.timeout),
+            breaker: config.breakers.http_handler.policy(),
+            max_failing_hosts: config.breakers.http_handler.max_hosts,
         },
         CommandSettings {
             enabled: command.enabled,
@@ -131,7 +133,7 @@ fn example(
 }
 
 fn settings(config: &Config) -> Settings {
-    let from = &config.worker;
+    let (from, completion) = (&config.worker, &config.breakers.ffi_completion);
     Settings {
         name: from.name_or_default(),
         namespaces: from.namespaces.clone(),
@@ -143,6 +145,9 @@ fn settings(config: &Config) -> Settings {
         heartbeat_interval: from.heartbeat_interval,
         shutdown_grace: from.shutdown_grace,
         max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
+        claim_below_percent: from.claim_below_percent,
+        max_memory_bytes: Some(from.max_memory_bytes).filter(|most| *most > 0),
+        completion: Slowness { slow_send: completion.slow_send, policy: completion.policy() },
         limits: Limits { max_result_bytes: from.max_result_bytes, ..Limits::default() },
     }
 }

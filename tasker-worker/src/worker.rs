@@ -2,10 +2,12 @@
 
 use crate::{
     claim,
+    completion::{self, Outcomes, Slowness},
     core::{Core, Inner, Served},
     handler::{Limits, Registry, StepHandler, registry::Duplicate},
     heartbeat, report,
     running::Running,
+    shed,
 };
 use std::{
     collections::HashSet,
@@ -13,10 +15,11 @@ use std::{
     time::Duration,
 };
 use tasker_shared::{
+    breaker,
     id::WorkerId,
-    metrics::{channel, labels},
+    metrics::labels,
     name::Name,
-    runtime::{Bell, Topic, consume, sweep},
+    runtime::{Bell, Gate, Topic, consume, sweep},
     step::StepState,
     storage::{
         self, Database, leases, templates,
@@ -56,6 +59,12 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How often a step may lose its lease before it fails as poison.
     pub max_deliveries: i32,
+    /// No step is claimed while the outcomes that wait to be reported fill their channels to more than this, in percent.
+    pub claim_below_percent: u8,
+    /// No step is claimed while the process has more memory than this.
+    pub max_memory_bytes: Option<u64>,
+    /// When the channel of handlers that are not Rust counts as slow.
+    pub completion: Slowness,
     /// What a handler's run may take and leave behind.
     pub limits: Limits,
 }
@@ -73,6 +82,9 @@ impl Default for Settings {
             heartbeat_interval: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(30),
             max_deliveries: 20,
+            claim_below_percent: 80,
+            max_memory_bytes: None,
+            completion: Slowness::default(),
             limits: Limits::default(),
         }
     }
@@ -92,7 +104,7 @@ pub enum Error {
 /// A worker process.
 pub struct Worker {
     core: Core,
-    outcomes: channel::Receiver<report::Executed>,
+    outcomes: Outcomes,
 }
 
 /// Collects handlers and settings.
@@ -147,14 +159,17 @@ impl Builder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let room = settings.max_concurrent_steps.max(1);
-        let (sender, outcomes) = channel::bounded("outcomes", "worker", room * 2, database.metrics());
         let connections = usize::try_from(database.pool().options().get_max_connections()).unwrap_or(1);
+        let (completion, outcomes) = completion::channels(room, settings.completion, database.breakers());
+        shed::announce(database.metrics());
+        registry.handlers().for_each(|handler| handler.show_breakers(database.breakers()));
         let core = Core::new(Inner {
             writing: Semaphore::new((connections / 2).max(1)),
             slots: Arc::new(Semaphore::new(room)),
             running: Running::default(),
             templates: storage::CompiledTemplates::default(),
-            outcomes: sender,
+            completion,
+            pgmq: database.breakers().of(breaker::PGMQ),
             database,
             bell,
             tracing,
@@ -189,10 +204,17 @@ impl Worker {
         let mut background = JoinSet::new();
         background.spawn(report::run(core.clone(), outcomes));
         let (beating, bell) = (core.clone(), core.bell.subscribe(Topic::Stopped));
-        background.spawn(sweep("heartbeat", core.metrics().clone(), Some(bell), after_drain.clone(), move || {
-            let core = beating.clone();
-            async move { heartbeat::turn(&core).await }
-        }));
+        background.spawn(sweep(
+            "heartbeat",
+            core.metrics().clone(),
+            Gate::none(),
+            Some(bell),
+            after_drain.clone(),
+            move || {
+                let core = beating.clone();
+                async move { heartbeat::turn(&core).await }
+            },
+        ));
         claim_until(&core, shutdown).await;
         drain(&core).await;
         after_drain.cancel();
@@ -207,7 +229,7 @@ async fn claim_until(core: &Core, shutdown: CancellationToken) {
     let (looking, started) = (core.clone(), Arc::clone(&claims));
     let stop = shutdown.clone();
     let bell = core.bell.subscribe(Topic::Namespaces);
-    sweep("namespaces", core.metrics().clone(), Some(bell), shutdown, move || {
+    sweep("namespaces", core.metrics().clone(), Gate::none(), Some(bell), shutdown, move || {
         let (core, started, stop) = (looking.clone(), Arc::clone(&started), stop.clone());
         async move {
             let mut session = core.database.session("look_for_namespaces").await?;
@@ -233,7 +255,7 @@ async fn claim_loop(core: Core, namespace: Name, shutdown: CancellationToken) {
     let bell = core.bell.subscribe(Topic::Steps(served.namespace.clone()));
     let poll = core.settings.poll_interval..=core.settings.poll_interval * IDLE_FACTOR;
     let (metrics, stop) = (core.metrics().clone(), shutdown.clone());
-    consume("claim", metrics, bell, poll, shutdown, move |wake| {
+    consume("claim", metrics, Gate::none(), bell, poll, shutdown, move |wake| {
         let (core, served, stop) = (core.clone(), served.clone(), stop.clone());
         async move { claim::turn(&core, &served, wake, &stop).await }
     })
@@ -262,7 +284,7 @@ async fn release(core: &Core) {
     for (queue, held) in held {
         let released = async {
             let mut session = core.database.session("release").await?;
-            leases::release(&mut session, &queue, &held, core.registration.id).await
+            leases::release(&mut session, &queue, &held, core.registration.id, "the worker stops").await
         };
         match released.await {
             Ok(released) => {

@@ -302,11 +302,14 @@ async fn something_else_at_the_address_ends_with_code_6() {
 #[tokio::test]
 async fn an_unwell_service_is_shown_and_ends_with_code_1() {
     let health = json!({"status": "unhealthy", "service": "orchestration", "version": "0.1.0",
-        "checks": [{"component": "database", "healthy": false, "message": "no answer", "duration_us": 1500}]});
+        "checks": [{"component": "database", "healthy": false, "message": "no answer", "duration_us": 1500}],
+        "breakers": [{"component": "pgmq", "state": "half_open"}, {"component": "http_handler", "host": "a.b", "state": "open"}]});
     let stub = Stub::start(&[("GET /health/detailed", 503, health.clone())]).await;
     let ran = stub.run(&["health"]).await;
     assert_eq!(ran.exit, Exit::Failed);
     assert!(ran.out.contains("✗  database  no answer  1ms"), "{ran:?}");
+    assert!(ran.out.contains("✗  pgmq              half_open"), "{ran:?}");
+    assert!(ran.out.contains("✗  http_handler a.b  open"), "{ran:?}");
     assert_eq!(stub.run(&["health", "--json"]).await.json(), health);
 }
 

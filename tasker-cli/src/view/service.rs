@@ -2,7 +2,10 @@
 
 use super::{Cell, Look, Table, Tone};
 use chrono::TimeDelta;
-use tasker_shared::api::{Health, WorkerList};
+use tasker_shared::{
+    api::{Health, WorkerList},
+    breaker::State,
+};
 
 /// The workers as a table.
 pub fn workers(list: &WorkerList, look: &Look) -> String {
@@ -56,5 +59,20 @@ pub fn health(health: &Health, url: &str, look: &Look) -> String {
             Cell::toned(Tone::Quiet, super::duration(time)),
         ]);
     }
-    format!("{head}\n\n{}", table.draw())
+    let more = if health.breakers.is_empty() { String::new() } else { format!("\n\n{}", breakers(health, look)) };
+    format!("{head}\n\n{}{more}", table.draw())
+}
+
+fn breakers(health: &Health, look: &Look) -> String {
+    let mut table = Table::new(look, ["", "BREAKER", "STATE"], &[]);
+    for breaker in &health.breakers {
+        let (tone, symbol) = match breaker.state {
+            State::Closed => (Tone::Good, "✓"),
+            State::HalfOpen | State::Open => (Tone::Bad, "✗"),
+        };
+        let host = breaker.host.as_ref().map(|host| format!(" {}", super::one_line(host))).unwrap_or_default();
+        let name = format!("{}{host}", super::one_line(&breaker.component));
+        table.row([Cell::toned(tone, symbol), name.as_str().into(), breaker.state.as_str().into()]);
+    }
+    table.draw()
 }

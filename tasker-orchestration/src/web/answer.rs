@@ -14,9 +14,6 @@ use tasker_shared::{
 /// SQLSTATE of texts that cannot be stored: character not in repertoire, untranslatable character.
 const TEXT: [&str; 2] = ["22021", "22P05"];
 
-/// SQLSTATE of a write on a replica, as it happens while a failover is under way.
-const READ_ONLY: &str = "25006";
-
 /// A problem as the answer of a handler or extractor.
 #[derive(Debug)]
 pub(super) struct Refusal(pub(super) Box<Problem>);
@@ -80,23 +77,32 @@ fn of_storage(failure: &storage::Error) -> Problem {
             let title = "a text has a character that PostgreSQL does not store, such as U+0000";
             problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_text", title)
         }
-        storage::Error::Statement { source: sqlx::Error::Database(refusal), .. }
-            if refusal.code().as_deref() == Some(READ_ONLY) =>
-        {
-            unavailable(failure)
-        }
-        _ if failure.is_transient() => unavailable(failure),
+        _ if failure.is_outage() => unavailable(failure),
+        _ if failure.is_transient() => Problem {
+            detail: Some(AGAIN.to_owned()),
+            ..problem(StatusCode::SERVICE_UNAVAILABLE, "busy", "the database could not do it at the moment")
+        },
         _ => internal(failure),
     }
 }
 
+const AGAIN: &str = "try again; with an idempotency_key a task is never made twice";
+
 fn unavailable(failure: &storage::Error) -> Problem {
     tracing::warn!("refused a request for want of the database: {failure}");
+    without_database()
+}
+
+/// The answer while the database cannot be used.
+pub(super) fn without_database() -> Problem {
     Problem {
-        detail: Some("try again; with an idempotency_key a task is never made twice".to_owned()),
-        ..problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the database does not serve at the moment")
+        detail: Some(AGAIN.to_owned()),
+        ..problem(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "the database does not serve at the moment")
     }
 }
+
+/// The kind of [`without_database`].
+pub(super) const UNAVAILABLE: &str = "unavailable";
 
 #[cfg(test)]
 mod tests {

@@ -57,8 +57,9 @@ macro_rules! refusals {
 refusals! {
     /// What any route may answer when the service fails.
     Broken {
+        "429" = "Too many requests of this client; try again after the header `retry-after`.",
         "500" = "The service failed; `instance` is the id to find it by in the log.",
-        "503" = "The database does not serve at the moment; try again after the header `retry-after`.",
+        "503" = "The database does not serve at the moment, or too many requests are being served; try again after the header `retry-after`.",
         "504" = "It took too long; whether it took effect is not known.",
     }
     /// A part of the path, or a parameter, is malformed.

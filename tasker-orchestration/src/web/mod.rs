@@ -7,14 +7,23 @@ mod document;
 mod extract;
 mod limits;
 mod pages;
+mod pressure;
+mod rate;
 mod tasks;
 mod templates;
 mod workers;
 
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
+use pressure::{Guard, Places, bounded, guarded};
+use rate::{Limiter, limited};
 use std::time::Duration;
-use tasker_shared::runtime::web::{self, Exposition, HealthChecks};
+use tasker_shared::{
+    breaker::{self, Breaker},
+    config::RateLimits,
+    metrics::Metrics,
+    runtime::web::{self, Exposition, HealthChecks},
+};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,6 +35,12 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// How long a request may take; waiting for a task may take its own time on top.
     pub request_timeout: Duration,
+    /// How many requests are served at the same time, besides those that wait for a task.
+    pub max_concurrent_requests: usize,
+    /// How many requests wait for a task at the same time.
+    pub max_waiting_requests: usize,
+    /// How often one client may ask.
+    pub rate_limits: RateLimits,
     /// Ends waiting requests early when the service stops.
     pub shutdown: CancellationToken,
     /// What the health routes answer.
@@ -36,9 +51,16 @@ pub struct Settings {
 
 /// Every route of the service.
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
-    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition } = settings;
+    let Settings { max_body_bytes, request_timeout, shutdown, health, exposition, .. } = settings;
     let metrics = orchestration.metrics().clone();
-    let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
+    let limits = Limits {
+        request_timeout,
+        places: Places::new(settings.max_concurrent_requests, &metrics),
+        waiting: Places::new(settings.max_waiting_requests, &metrics),
+        limiter: Some(Limiter::new(&settings.rate_limits, &metrics)),
+        guard: Guard { breaker: orchestration.database().breakers().of(breaker::API), metrics: metrics.clone() },
+    };
+    let (routes, api) = api(&limits).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
@@ -47,7 +69,24 @@ pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
 
 /// The OpenAPI document of the whole service, made from the routes.
 pub fn openapi() -> OpenApi {
-    document::complete(api(Duration::ZERO).into_openapi(), true)
+    let metrics = Metrics::disabled();
+    let none = Limits {
+        request_timeout: Duration::ZERO,
+        places: Places::new(0, &metrics),
+        waiting: Places::new(0, &metrics),
+        limiter: None,
+        guard: Guard { breaker: Breaker::new(breaker::API, breaker::Policy::default(), &metrics), metrics },
+    };
+    document::complete(api(&none).into_openapi(), true)
+}
+
+/// What requests pass before their handlers.
+struct Limits {
+    request_timeout: Duration,
+    places: Places,
+    waiting: Places,
+    limiter: Option<Limiter>,
+    guard: Guard,
 }
 
 /// What handlers work with.
@@ -58,8 +97,11 @@ struct Api {
 }
 
 /// The routes below `/v1`.
-fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
+fn api(limits: &Limits) -> OpenApiRouter<Api> {
     let within = |limit: Duration| middleware::from_fn_with_state(limit, web::deadline);
+    let guard = || middleware::from_fn_with_state(limits.guard.clone(), guarded);
+    let room = |places: &Places| middleware::from_fn_with_state(places.clone(), bounded);
+    let request_timeout = limits.request_timeout;
     let quick = OpenApiRouter::with_openapi(document::base())
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::submit_batch))
@@ -75,7 +117,6 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         .routes(routes!(actions::cancel_step))
         .routes(routes!(actions::resolve_step))
         .routes(routes!(templates::list, templates::apply))
-        .routes(routes!(templates::check))
         .routes(routes!(templates::show))
         .routes(routes!(workers::list))
         .routes(routes!(dead_letters::list))
@@ -86,10 +127,20 @@ fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
         .routes(routes!(dead_letters::park))
         .routes(routes!(limits::list))
         .routes(routes!(limits::set, limits::remove))
-        .layer(within(request_timeout));
-    let waiting =
-        OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));
-    quick.merge(waiting)
+        .layer(within(request_timeout))
+        .layer(guard());
+    // needs no database
+    let check = OpenApiRouter::new().routes(routes!(templates::check)).layer(within(request_timeout));
+    let waiting = OpenApiRouter::new()
+        .routes(routes!(tasks::wait))
+        .layer(within(request_timeout + tasks::LONGEST_WAIT))
+        .layer(guard())
+        .layer(room(&limits.waiting));
+    let routes = quick.merge(check).layer(room(&limits.places)).merge(waiting);
+    match &limits.limiter {
+        Some(limiter) => routes.layer(middleware::from_fn_with_state(limiter.clone(), limited)),
+        None => routes,
+    }
 }
 
 #[cfg(test)]

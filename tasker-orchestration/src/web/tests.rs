@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
 use tasker_shared::{
     api::{CheckedTemplate, Problem},
+    config::{Config, Sources},
     metrics::Metrics,
     runtime::{
         Bell,
@@ -34,6 +35,9 @@ fn service() -> Router {
         Settings {
             max_body_bytes: 1_000,
             request_timeout: Duration::from_secs(5),
+            max_concurrent_requests: 100,
+            max_waiting_requests: 100,
+            rate_limits: Config::load(&Sources::built_in("test")).unwrap().orchestration.rate_limits,
             shutdown,
             health,
             exposition: Some(Exposition::new(String::new, String::new)),

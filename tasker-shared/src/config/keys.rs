@@ -53,6 +53,7 @@ const COUNT: Kind = Kind::Integer(1, 1_000_000);
 const BATCH: Kind = Kind::Integer(1, 10_000);
 const INTERVAL: Kind = Kind::Integer(1, 3_600_000);
 const BYTES: Kind = Kind::Integer(1024, 1 << 30);
+const PER_SECOND: Kind = Kind::Number(0.0, 1_000_000.0);
 const CONNECTIONS: Kind = Kind::Integer(1, 10_000);
 const POSTGRES: Kind = Kind::Url(&["postgres://", "postgresql://"]);
 const HTTP: Kind = Kind::Url(&["http://", "https://"]);
@@ -79,6 +80,15 @@ pub(super) const KEYS: &[Key] = &[
     key("orchestration.max_request_bytes", BYTES),
     key("orchestration.max_batch_submit", BATCH),
     key("orchestration.request_timeout_ms", INTERVAL),
+    key("orchestration.max_concurrent_requests", COUNT),
+    key("orchestration.max_waiting_requests", COUNT),
+    key("orchestration.rate_limits.submit_per_second", PER_SECOND),
+    key("orchestration.rate_limits.submit_burst", COUNT),
+    key("orchestration.rate_limits.read_per_second", PER_SECOND),
+    key("orchestration.rate_limits.read_burst", COUNT),
+    key("orchestration.rate_limits.operate_per_second", PER_SECOND),
+    key("orchestration.rate_limits.operate_burst", COUNT),
+    key("orchestration.rate_limits.max_clients", COUNT),
     key("worker.name", Kind::Text),
     key("worker.namespaces", Kind::List),
     key("worker.http_address", Kind::Address),
@@ -91,6 +101,8 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.shutdown_grace_ms", INTERVAL),
     key("worker.max_result_bytes", BYTES),
     key("worker.max_deliveries", COUNT),
+    key("worker.claim_below_percent", Kind::Integer(1, 100)),
+    key("worker.max_memory_bytes", Kind::Integer(0, 1 << 50)),
     key("worker.http.enabled", Kind::Flag),
     key("worker.http.allowed_hosts", Kind::List),
     key("worker.http.max_response_bytes", BYTES),
@@ -100,6 +112,20 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.command.allowed_environment", Kind::List),
     key("worker.command.max_output_bytes", BYTES),
     key("worker.command.kill_grace_ms", INTERVAL),
+    key("breakers.database.failures", COUNT),
+    key("breakers.database.window_ms", INTERVAL),
+    key("breakers.database.open_ms", INTERVAL),
+    key("breakers.database.longest_open_ms", INTERVAL),
+    key("breakers.http_handler.failures", COUNT),
+    key("breakers.http_handler.window_ms", INTERVAL),
+    key("breakers.http_handler.open_ms", INTERVAL),
+    key("breakers.http_handler.longest_open_ms", INTERVAL),
+    key("breakers.http_handler.max_hosts", COUNT),
+    key("breakers.ffi_completion.failures", COUNT),
+    key("breakers.ffi_completion.window_ms", INTERVAL),
+    key("breakers.ffi_completion.open_ms", INTERVAL),
+    key("breakers.ffi_completion.longest_open_ms", INTERVAL),
+    key("breakers.ffi_completion.slow_send_ms", INTERVAL),
     key("retention.complete_after", Kind::Age),
     key("retention.failed_after", Kind::Age),
     key("retention.identity_after", Kind::Age),

@@ -4,6 +4,7 @@
 //! everything, checks every value where it is written, and reports all that is wrong at once. A key is enforced or
 //! refused: what is not known is an error with a suggestion.
 
+pub mod breakers;
 mod describe;
 mod error;
 mod keys;
@@ -19,7 +20,7 @@ mod tests;
 pub use describe::Setting;
 pub use error::{Error, Problem};
 pub use retention::{NEVER, Retention, age};
-pub use sections::{Command, Database, Http, Orchestration, Worker};
+pub use sections::{Command, Database, Http, Orchestration, RateLimits, Worker};
 pub use sources::Sources;
 
 use ::config::{ConfigError, Map, Source, ValueKind};
@@ -49,6 +50,8 @@ pub struct Config {
     pub orchestration: Orchestration,
     /// The worker service and its built-in handlers.
     pub worker: Worker,
+    /// When circuit breakers open.
+    pub breakers: breakers::Breakers,
     /// What is removed when it is old.
     pub retention: Retention,
     /// Metrics, traces and logs.
@@ -70,6 +73,7 @@ struct Sections {
     database: Database,
     orchestration: Orchestration,
     worker: Worker,
+    breakers: breakers::Breakers,
     retention: Retention,
     telemetry: telemetry::Settings,
 }
@@ -92,6 +96,7 @@ impl Config {
             database: sections.database,
             orchestration: sections.orchestration,
             worker: sections.worker,
+            breakers: sections.breakers,
             retention: sections.retention,
             telemetry: sections.telemetry,
             settings,

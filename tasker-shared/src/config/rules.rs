@@ -29,6 +29,15 @@ pub(super) fn broken(config: &Config) -> Vec<Problem> {
     );
     let bad_name = worker.namespaces.iter().filter(|name| *name != "*").find_map(|name| Name::new(name).err());
     rule(bad_name.is_none(), "worker.namespaces", bad_name.map_or_else(String::new, |why| format!("names; {why}")));
+    let breakers = &config.breakers;
+    for (key, policy) in [
+        ("breakers.database.longest_open_ms", breakers.database.policy()),
+        ("breakers.http_handler.longest_open_ms", breakers.http_handler.policy()),
+        ("breakers.ffi_completion.longest_open_ms", breakers.ffi_completion.policy()),
+    ] {
+        let expected = format!("at least {} ({})", key.replace("longest_", ""), policy.open.as_millis());
+        rule(policy.longest_open >= policy.open, key, expected);
+    }
     let (http, command) = (&worker.http, &worker.command);
     rule(
         !http.enabled || !http.allowed_hosts.is_empty(),

@@ -77,6 +77,32 @@ pub struct Orchestration {
     /// How long an HTTP request may take.
     #[serde(rename = "request_timeout_ms", deserialize_with = "milliseconds")]
     pub request_timeout: Duration,
+    /// How many requests are served at the same time.
+    pub max_concurrent_requests: usize,
+    /// How many requests wait for tasks at the same time.
+    pub max_waiting_requests: usize,
+    /// How often one client may ask.
+    pub rate_limits: RateLimits,
+}
+
+/// How often one client may ask the HTTP API, for each group of routes. A rate of zero is no limit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimits {
+    /// Requests that submit tasks, each second.
+    pub submit_per_second: f64,
+    /// How many of them at once.
+    pub submit_burst: u32,
+    /// Requests that look, each second.
+    pub read_per_second: f64,
+    /// How many of them at once.
+    pub read_burst: u32,
+    /// Requests that change something else, each second.
+    pub operate_per_second: f64,
+    /// How many of them at once.
+    pub operate_burst: u32,
+    /// How many clients are remembered.
+    pub max_clients: usize,
 }
 
 /// The worker service.
@@ -112,6 +138,10 @@ pub struct Worker {
     pub max_result_bytes: usize,
     /// After so many deliveries a step's message is put aside as a dead letter.
     pub max_deliveries: u32,
+    /// No step is claimed while the outcomes that wait to be reported fill their channels to more than this, in percent.
+    pub claim_below_percent: u8,
+    /// No step is claimed while the process has more memory than this, in bytes; zero is no limit.
+    pub max_memory_bytes: u64,
     /// The built-in handler `http`.
     pub http: Http,
     /// The built-in handler `command`.

@@ -7,11 +7,11 @@ use super::{
     instrument::{Counter, FloatGauge, Gauge, Histogram, Target, UpDownCounter},
     journal::Journal,
     labels::{
-        ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, EnqueuedStep,
-        Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HttpRequest, InState, LabelSet, Limit, Loop,
-        LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome, PrunedKind, Queue, Retry,
-        Stall, StepFailure, StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction,
-        TransactionEnd,
+        ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, Endpoint,
+        EnqueuedStep, Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HeldBack, HttpRequest,
+        InState, LabelSet, Limit, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation,
+        OperationOutcome, PrunedKind, Queue, RateLimited, Retry, Stall, StepFailure, StepResult, StepTransition, Table,
+        Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     spec::Spec,
 };
@@ -257,6 +257,24 @@ catalog! {
     /// 1 where the dependency answers, 0 where it does not.
     health_dependency_up: Gauge<Dependency> = "tasker.health.dependency_up", "";
 
+    /// State of the circuit breaker between the HTTP API and the database: 0 closed, 1 half-open, 2 open.
+    api_circuit_breaker_state: Gauge<()> = "api_circuit_breaker_state", "";
+    /// State of the circuit breaker of a component: 0 closed, 1 half-open, 2 open.
+    tasker_circuit_breaker_state: Gauge<Component> = "tasker_circuit_breaker_state", "";
+    /// API requests refused because the circuit breaker was open.
+    api_requests_rejected: Counter<Endpoint> = "api_requests_rejected_total", "{request}";
+    /// API requests refused because as many as may be served at once were being served.
+    api_requests_shed: Counter<Endpoint> = "tasker.api.requests_shed.total", "{request}";
+    /// Sends of outcomes of handlers that are not Rust which took longer than `breakers.ffi_completion.slow_send_ms`.
+    ffi_completion_slow_sends: Counter<()> = "ffi_completion_slow_sends_total", "{send}";
+    /// Handlers that are not Rust which were not started, and their steps given back, while outcomes were slow to hand over.
+    ffi_completion_circuit_open_rejections: Counter<()> = "ffi_completion_circuit_open_rejections_total", "{execution}";
+    /// Times that a worker stopped claiming because of its own load.
+    worker_claims_held_back: Counter<HeldBack> = "tasker.worker.claims_held_back.total", "{pause}";
+    /// Requests that a rate limit was asked about.
+    rate_limit_requests: Counter<RateLimited> = "tasker.rate_limit.requests.total", "{request}";
+    /// Time to decide about a request.
+    rate_limit_check_duration: Histogram<()> = "tasker.rate_limit.check.duration", "ms", FAST;
     /// How full a bounded channel is, in percent.
     mpsc_channel_usage_percent: FloatGauge<Channel> = "mpsc_channel_usage_percent", "";
     /// How much a bounded channel holds.
@@ -365,6 +383,9 @@ mod tests {
         tasker_step_execution_duration_milliseconds tasker_step_claim_duration_milliseconds
         tasker_step_result_submission_duration_milliseconds tasker_steps_active_executions tasker_queue_depth
         mpsc_channel_usage_percent mpsc_channel_capacity mpsc_channel_full_events_total
+        api_circuit_breaker_state tasker_circuit_breaker_state api_requests_rejected_total
+        ffi_completion_slow_sends_total ffi_completion_circuit_open_rejections_total
+        tasker_rate_limit_requests_total tasker_rate_limit_check_duration_milliseconds
         tasker_sql_queries_total tasker_sql_query_duration_milliseconds tasker_db_pool_connections_active
         tasker_db_pool_connections_idle tasker_db_pool_wait_duration_milliseconds tasker_db_transactions_total
         tasker_db_transaction_duration_milliseconds tasker_queue_messages_sent_total

@@ -90,6 +90,17 @@ impl<T> Sender<T> {
         sent
     }
 
+    /// Waits until there is room for one, or the receiver is gone.
+    pub async fn has_room(&self) {
+        let _room = self.inner.reserve().await;
+    }
+
+    /// How full the channel is, in percent.
+    pub fn usage(&self) -> f64 {
+        let capacity = self.inner.max_capacity();
+        100.0 * (capacity - self.inner.capacity()) as f64 / capacity as f64
+    }
+
     /// Completes when the receiver is gone.
     pub async fn closed(&self) {
         self.inner.closed().await;

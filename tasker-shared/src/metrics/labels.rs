@@ -282,6 +282,23 @@ labels! {
         /// Its name.
         dependency: &'static str,
     }
+    /// One route of the API.
+    Endpoint {
+        /// The pattern that matched, never the path.
+        endpoint: Label,
+    }
+    /// A request to one route, by what a rate limit said.
+    RateLimited {
+        /// The pattern that matched, never the path.
+        endpoint: Label,
+        /// `allowed` or `rejected`.
+        outcome: &'static str,
+    }
+    /// Why a worker claims nothing for a while.
+    HeldBack {
+        /// `outcomes` or `memory`.
+        reason: &'static str,
+    }
     /// One bounded channel inside a service.
     Channel {
         /// Its name.

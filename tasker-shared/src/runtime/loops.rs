@@ -2,6 +2,7 @@
 
 use super::{Subscription, Wake};
 use crate::{
+    breaker::{Breaker, Permit, State},
     metrics::{
         LoopOutcome, Metrics,
         labels::{Loop, LoopRun},
@@ -15,6 +16,48 @@ use tokio_util::sync::CancellationToken;
 /// The first and the longest pause after a turn that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// The circuit breakers that a loop's turns pass. While one is open the loop pauses, and then makes the try that is due.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Vec<Breaker>);
+
+impl Gate {
+    /// A gate that is always open.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Through all of these.
+    pub fn through(breakers: impl IntoIterator<Item = Breaker>) -> Self {
+        Self(breakers.into_iter().collect())
+    }
+
+    /// Waits until every breaker lets pass.
+    async fn passed(&self) -> Vec<Permit<'_>> {
+        loop {
+            let mut permits = Vec::with_capacity(self.0.len());
+            let closed = self.0.iter().find(|breaker| breaker.admit().map(|permit| permits.push(permit)).is_err());
+            let Some(closed) = closed else { return permits };
+            // a try of another breaker must not be held up by this one
+            drop(permits);
+            drop(closed.ready().await);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.iter().all(|breaker| breaker.state() == State::Closed)
+    }
+}
+
+/// Tells the breakers how a turn went. A failure that is no outage shows that the database answers.
+pub fn judge<'a, T>(permits: impl IntoIterator<Item = Permit<'a>>, outcome: &Result<T, Error>) {
+    for permit in permits {
+        match outcome {
+            Err(error) if error.is_outage() => permit.failed(error),
+            _ => permit.succeeded(),
+        }
+    }
+}
+
 /// What a turn of a consumer found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -27,10 +70,12 @@ pub enum Turn {
 }
 
 /// Runs `turn` whenever `bell` rings or a poll interval is over, and again at once while there is more, until `shutdown`.
-/// The interval doubles from the start of `poll` to its end while nothing is found. A turn that fails is tried again after a growing pause; it must have changed nothing.
+/// The interval doubles from the start of `poll` to its end while nothing is found. A turn that fails is tried again after a
+/// growing pause, or when the `gate` lets it pass; it must have changed nothing.
 pub async fn consume<F, Fut>(
     name: &'static str,
     metrics: Metrics,
+    gate: Gate,
     mut bell: Subscription,
     poll: RangeInclusive<Duration>,
     shutdown: CancellationToken,
@@ -42,10 +87,11 @@ pub async fn consume<F, Fut>(
     let mut failures = 0;
     let mut wake = Wake::Poll;
     let mut interval = *poll.start();
-    while !shutdown.is_cancelled() {
+    while let Some(permits) = shutdown.run_until_cancelled(gate.passed()).await {
         let running = metrics.runtime_loops_in_flight.hold(Loop { name });
         let outcome = turn(wake).await;
         drop(running);
+        judge(permits, &outcome);
         metrics.runtime_loop_runs.add(1, LoopRun { name, outcome: counted(&outcome) });
         let pause = match outcome {
             Ok(found) => {
@@ -58,7 +104,9 @@ pub async fn consume<F, Fut>(
             }
             Err(error) => {
                 failures += 1;
-                Some(failed(name, &error, failures))
+                let pause = failed(name, &error, failures);
+                // behind an open breaker the gate is the pause
+                Some(if gate.is_closed() { pause } else { Duration::ZERO })
             }
         };
         tokio::select! {
@@ -75,6 +123,7 @@ pub async fn consume<F, Fut>(
 pub async fn sweep<F, Fut>(
     name: &'static str,
     metrics: Metrics,
+    gate: Gate,
     mut bell: Option<Subscription>,
     shutdown: CancellationToken,
     mut turn: F,
@@ -83,10 +132,11 @@ pub async fn sweep<F, Fut>(
     Fut: Future<Output = Result<Duration, Error>>,
 {
     let mut failures = 0;
-    while !shutdown.is_cancelled() {
+    while let Some(permits) = shutdown.run_until_cancelled(gate.passed()).await {
         let running = metrics.runtime_loops_in_flight.hold(Loop { name });
         let outcome = turn().await;
         drop(running);
+        judge(permits, &outcome);
         let counted = if outcome.is_ok() { LoopOutcome::Worked } else { LoopOutcome::Error };
         metrics.runtime_loop_runs.add(1, LoopRun { name, outcome: counted });
         let (pause, listen) = match outcome {
@@ -96,7 +146,8 @@ pub async fn sweep<F, Fut>(
             }
             Err(error) => {
                 failures += 1;
-                (failed(name, &error, failures), false)
+                let pause = failed(name, &error, failures);
+                (if gate.is_closed() { pause } else { Duration::ZERO }, false)
             }
         };
         tokio::select! {

@@ -9,5 +9,5 @@ pub mod pulse;
 pub mod web;
 
 pub use bell::{Bell, Finished, Subscription, Topic, Wake};
-pub use loops::{Turn, consume, sweep};
+pub use loops::{Gate, Turn, consume, judge, sweep};
 pub use process::{Process, Signals};

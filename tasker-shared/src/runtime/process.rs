@@ -86,6 +86,7 @@ impl Process {
             application_name: service.to_owned(),
         };
         let database = Database::connect(&options, telemetry.metrics().clone()).await?;
+        let database = database.guarded_by(config.breakers.database.policy());
         let schema = schema::check(database.pool()).await?;
         if !schema.is_current() {
             tracing::info!(unknown = ?schema.unknown, "the schema is newer than this program, and compatible");
@@ -112,6 +113,7 @@ impl Process {
         let (database, schema_of) = (self.database.clone(), self.database.clone());
         let version = env!("CARGO_PKG_VERSION");
         HealthChecks::builder(service, version, self.shutdown.clone(), self.database.metrics())
+            .breakers(self.database.breakers())
             .check("database", move || {
                 let database = database.clone();
                 async move { database.ping().await.map(|()| "answers".to_owned()).map_err(|e| e.to_string()) }

@@ -70,6 +70,9 @@ pub struct Failure {
     /// The delay that the handler asked for, in milliseconds, such as an HTTP `Retry-After`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// The handler did not begin its work, because what it needs is known to be away: no attempt is used up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_tried: bool,
     /// What the handler wants to be kept: a status code, the end of its error output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -79,7 +82,8 @@ pub struct Failure {
 impl Failure {
     /// A failure of `kind`, retryable as its kind is.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: kind.is_retryable(), retry_after_ms: None, details: None }
+        let (message, retryable) = (message.into(), kind.is_retryable());
+        Self { kind, message, retryable, retry_after_ms: None, not_tried: false, details: None }
     }
 }
 

@@ -35,17 +35,22 @@ impl Verdict {
 
 /// Decides on a report. `failures` counts this one too; `random` is uniform in `0.0..1.0`.
 ///
-/// A delay asked for by the handler wins over a shorter back-off; it counts for 30 days at most.
+/// A delay asked for by the handler wins over a shorter back-off; it counts for 30 days at most. What was not tried runs
+/// again whatever the policy says: it used up no attempt.
 pub fn verdict(failure: Option<&Failure>, failures: u32, policy: &RetryPolicy, random: f64) -> Verdict {
     let Some(failure) = failure else { return Verdict::Complete };
+    let backoff = policy.delay(failures, random);
+    let delay = failure.retry_after().map_or(backoff, |asked| asked.min(LONGEST_ASKED).max(backoff));
+    if failure.not_tried {
+        return Verdict::Retry(delay);
+    }
     if !failure.retryable || !policy.retryable {
         return Verdict::Fail { exhausted: false };
     }
     if failures >= policy.max_attempts {
         return Verdict::Fail { exhausted: true };
     }
-    let backoff = policy.delay(failures, random);
-    Verdict::Retry(failure.retry_after().map_or(backoff, |asked| asked.min(LONGEST_ASKED).max(backoff)))
+    Verdict::Retry(delay)
 }
 
 /// Decides on a step whose workers have lacked its handler for `since`: it goes back, ever more slowly, until `patience`
@@ -111,6 +116,14 @@ mod tests {
         assert_eq!(missing(Duration::from_secs(7), minutes(10)), Verdict::Miss(Duration::from_secs(7)));
         assert_eq!(missing(minutes(9), minutes(10)), Verdict::Miss(Duration::from_secs(30)));
         assert_eq!(missing(minutes(10), minutes(10)), Verdict::Fail { exhausted: false });
+    }
+
+    #[test]
+    fn what_was_not_tried_runs_again_whatever_the_policy_says() {
+        let mut failure = failure(FailureKind::HandlerError);
+        (failure.not_tried, failure.retry_after_ms) = (true, Some(5_000));
+        let never = RetryPolicy { retryable: false, max_attempts: 1, ..POLICY };
+        assert_eq!(verdict(Some(&failure), 1, &never, 0.0), Verdict::Retry(Duration::from_secs(5)));
     }
 
     #[test]

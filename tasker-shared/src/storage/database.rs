@@ -1,7 +1,8 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::Error;
+use super::{Error, error::is_cut};
 use crate::{
+    breaker::{Breakers, Policy},
     metrics::{
         Label, Metrics, Success, TransactionOutcome,
         labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
@@ -17,8 +18,15 @@ use sqlx::{
 use std::{
     io,
     str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+/// How much longer than the server may take a statement's answer may take to arrive. Then nobody is there any more.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How hot statements are planned: once, by index, whatever the statistics say. A plan is kept as long as its
 /// session, and one that was made while the tables were small would read them whole for ever.
@@ -53,6 +61,9 @@ pub struct Database {
     pool: PgPool,
     metrics: Metrics,
     target: String,
+    breakers: Breakers,
+    doubt: Doubt,
+    patience: Duration,
 }
 
 impl Database {
@@ -73,8 +84,7 @@ impl Database {
     async fn knock(&self, patience: Duration) -> Result<(), sqlx::Error> {
         let options = self.pool.connect_options();
         let connected = tokio::time::timeout(patience, PgConnection::connect_with(&options)).await;
-        let silent = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"));
-        connected.map_err(silent)??.close().await
+        connected.map_err(|_| no_answer(patience))??.close().await
     }
 
     /// Connects when a connection is needed for the first time.
@@ -97,12 +107,49 @@ impl Database {
             .options(PLANS)
             // every statement is measured here already
             .disable_statement_logging();
+        let doubt = Doubt::default();
+        let doubted = doubt.clone();
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .test_before_acquire(false)
+            .before_acquire(move |_, connection| {
+                let trusted = doubted.trusts(connection.age);
+                Box::pin(async move { Ok(trusted) })
+            })
             .connect_lazy_with(connect);
-        Ok(Self { pool, metrics, target })
+        let breakers = Breakers::new(Policy::default(), &metrics);
+        let patience = options.statement_timeout.saturating_add(GRACE);
+        Ok(Self { pool, metrics, target, breakers, doubt, patience })
+    }
+
+    /// With circuit breakers that follow `policy`.
+    #[must_use]
+    pub fn guarded_by(self, policy: Policy) -> Self {
+        Self { breakers: Breakers::new(policy, &self.metrics), ..self }
+    }
+
+    /// The circuit breakers of this process.
+    pub fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// Tries whether the server can be used, on a connection of its own: it answers, and takes writes.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] tells what it said.
+    pub async fn probe(&self, patience: Duration) -> Result<(), Error> {
+        let failed = |source| Error::Connect { target: self.target.clone(), source };
+        let options = self.pool.connect_options();
+        let asked = async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            let replica: bool =
+                sqlx::query_scalar("-- probe\nselect pg_is_in_recovery()").fetch_one(&mut connection).await?;
+            connection.close().await?;
+            if replica { Err(sqlx::Error::Io(io::Error::other("it is a replica and takes no writes"))) } else { Ok(()) }
+        };
+        let silent = |_| Err(no_answer(patience));
+        tokio::time::timeout(patience, asked).await.unwrap_or_else(silent).map_err(failed)
     }
 
     /// Host, port and database.
@@ -149,9 +196,60 @@ impl Database {
         let connection =
             self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
-        let metrics = self.metrics.clone();
-        Ok(Session { connection, metrics, name, started: Instant::now(), open: false, traffic: Vec::new() })
+        Ok(Session {
+            connection,
+            metrics: self.metrics.clone(),
+            doubt: self.doubt.clone(),
+            patience: self.patience,
+            name,
+            started: Instant::now(),
+            open: false,
+            traffic: Vec::new(),
+        })
     }
+}
+
+/// When a connection was last found cut. Those that were made before are likely to be cut as well, by the same
+/// restart or the same network: they are closed when they are wanted next, so that each fails nobody's work.
+#[derive(Debug, Clone)]
+struct Doubt {
+    epoch: Instant,
+    /// In milliseconds since `epoch`; 0 while nothing was cut.
+    since: Arc<AtomicU64>,
+}
+
+impl Default for Doubt {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), since: Arc::default() }
+    }
+}
+
+impl Doubt {
+    fn cut(&self) {
+        self.since.store(self.now().max(1), Ordering::Relaxed);
+    }
+
+    fn trusts(&self, age: Duration) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        since == 0 || self.now().saturating_sub(milliseconds(age)) > since
+    }
+
+    fn now(&self) -> u64 {
+        milliseconds(self.epoch.elapsed())
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn no_answer(patience: Duration) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}")))
+}
+
+/// The answer, or that there is none: a connection that the network swallowed says nothing for hours.
+async fn within<T>(patience: Duration, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| Err(no_answer(patience)))
 }
 
 /// A connection in use: a transaction that has a name, or single statements.
@@ -161,6 +259,8 @@ impl Database {
 pub struct Session {
     connection: PoolConnection<Postgres>,
     metrics: Metrics,
+    doubt: Doubt,
+    patience: Duration,
     name: &'static str,
     started: Instant,
     open: bool,
@@ -179,7 +279,7 @@ impl Session {
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
         let started = Instant::now();
-        let answer = query.execute(&mut *self.connection).await;
+        let answer = within(self.patience, query.execute(&mut *self.connection)).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
     }
 
@@ -196,7 +296,7 @@ impl Session {
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
         let started = Instant::now();
-        let answer = query.fetch_all(&mut *self.connection).await;
+        let answer = within(self.patience, query.fetch_all(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
 
@@ -213,7 +313,7 @@ impl Session {
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
         let started = Instant::now();
-        let answer = query.fetch_optional(&mut *self.connection).await;
+        let answer = within(self.patience, query.fetch_optional(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
 
@@ -261,9 +361,13 @@ impl Session {
         }
     }
 
-    fn measured<T>(&self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
+    fn measured<T>(&mut self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
         self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
+        if answer.as_ref().is_err_and(is_cut) {
+            self.doubt.cut();
+            self.connection.close_on_drop();
+        }
         answer.map_err(|source| Error::Statement { doing, source })
     }
 

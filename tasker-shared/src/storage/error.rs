@@ -39,8 +39,16 @@ pub enum Error {
 }
 
 /// SQLSTATE classes and codes after which the same work may succeed: connection exceptions, insufficient resources,
-/// operator intervention, and a transaction that lost against another.
-const TRANSIENT: &[&str] = &["08", "53", "57", "40001", "40P01", "55P03"];
+/// operator intervention, a write on a replica (a failover is under way), and a transaction that lost against another.
+const TRANSIENT: &[&str] = &["08", "53", "57", "25006", "40001", "40P01", "55P03"];
+
+/// Those of them that tell of the server and not of the statement: connection exceptions, insufficient resources, the
+/// server stops or starts, a replica, and failures of the machine. A statement that the server cancelled for its
+/// length is not among them: the server answered.
+const OUTAGE: &[&str] = &["08", "53", "57P", "25006", "58"];
+
+/// Those after which connections that were made before are not to be trusted.
+const CUT: &[&str] = &["08", "57P"];
 
 impl Error {
     /// Whether the transaction lost against another one: run again, it may succeed at once.
@@ -53,23 +61,43 @@ impl Error {
         }
     }
 
+    /// Whether PostgreSQL cannot be used: no connection, no answer, or it says so itself. What a caller did wrong, a race
+    /// that was lost and a statement that took too long are no outage.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Statement { source, .. } => {
+                matches!(source, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
+                    || is_cut(source)
+                    || has_code(source, OUTAGE)
+            }
+            Self::Schema(_) | Self::Inconsistent { .. } => false,
+        }
+    }
+
     /// Whether the same work may succeed when it is tried again.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
             Self::Statement { source, .. } => match source {
-                sqlx::Error::Database(e) => {
-                    e.code().is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class)))
-                }
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => true,
-                _ => false,
+                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+                source => is_cut(source) || has_code(source, TRANSIENT),
             },
             Self::Schema(_) | Self::Inconsistent { .. } => false,
         }
     }
+}
+
+/// Whether the connection is gone, or of no use any more.
+pub(super) fn is_cut(source: &sqlx::Error) -> bool {
+    let broken = matches!(
+        source,
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed
+    );
+    broken || has_code(source, CUT)
+}
+
+fn has_code(source: &sqlx::Error, classes: &[&str]) -> bool {
+    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
 }

@@ -374,7 +374,8 @@ pub async fn hasten_expired(session: &mut Session, queue: &QueueName) -> Result<
     session.execute("hasten_expired_leases", sqlx::query(&sql)).await
 }
 
-/// Gives leases back: the steps are enqueued again, before all others, and the claim does not count against them.
+/// Gives leases back, for a `reason`: the steps are enqueued again, before all others, and the claim does not count
+/// against them.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -383,6 +384,7 @@ pub async fn release(
     queue: &QueueName,
     held: &[Held],
     worker: WorkerId,
+    reason: &str,
 ) -> Result<Vec<StepId>, Error> {
     let sql = format!(
         "-- release_leases
@@ -397,7 +399,7 @@ pub async fn release(
          permits as (delete from tasker.permits p using released r where p.step_id = r.step_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
-             select task_id, step_id, '{from}', '{to}', attempt, 'worker:' || $4, 'the worker stops' from released)
+             select task_id, step_id, '{from}', '{to}', attempt, 'worker:' || $4, $5 from released)
          select step_id from released",
         first = queue::LONGEST_HEAD_START_SECONDS,
         from = RELEASE.from,
@@ -408,7 +410,8 @@ pub async fn release(
         .bind(held.iter().map(|h| h.msg_id).collect::<Vec<_>>())
         .bind(held.iter().map(|h| h.step_id).collect::<Vec<_>>())
         .bind(held.iter().map(|h| h.attempt).collect::<Vec<_>>())
-        .bind(worker);
+        .bind(worker)
+        .bind(reason);
     let rows: Vec<(StepId,)> = session.fetch("release_leases", query).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }

@@ -245,7 +245,8 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
          applied as (
              update tasker.steps s
                 set state = v.to_state,
-                    failures = s.failures + case when v.to_state = '{complete}' or v.missing then 0 else 1 end,
+                    failures = s.failures
+                        + case when v.to_state = '{complete}' or v.missing or (s.error->>'not_tried')::boolean then 0 else 1 end,
                     missing_since = case when v.missing then coalesce(s.missing_since, s.reported_at) end,
                     retry_at = case when v.to_state = '{waiting}' then clock_timestamp() + make_interval(secs => v.delay) end,
                     finished_at = case when v.to_state <> '{waiting}' then clock_timestamp() end

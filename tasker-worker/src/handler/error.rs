@@ -19,6 +19,8 @@ pub struct HandlerError {
     retryable: bool,
     after: Option<Duration>,
     details: Option<Value>,
+    not_tried: bool,
+    blames_host: bool,
 }
 
 impl HandlerError {
@@ -33,7 +35,15 @@ impl HandlerError {
     }
 
     fn new(kind: FailureKind, reason: &(dyn Error + 'static)) -> Self {
-        Self { kind, message: with_causes(reason), retryable: kind.is_retryable(), after: None, details: None }
+        Self {
+            kind,
+            message: with_causes(reason),
+            retryable: kind.is_retryable(),
+            after: None,
+            details: None,
+            not_tried: false,
+            blames_host: false,
+        }
     }
 
     /// Asks for at least this delay before the next attempt. A longer back-off of the step wins.
@@ -52,7 +62,23 @@ impl HandlerError {
 
     /// The output is larger than is allowed: final, and counted as such.
     pub(crate) fn too_large(message: String) -> Self {
-        Self { kind: FailureKind::ResultTooLarge, message, retryable: false, after: None, details: None }
+        Self { message, kind: FailureKind::ResultTooLarge, retryable: false, ..Self::retry("") }
+    }
+
+    /// Nothing was tried yet, and nothing may be for the time of [`after`](Self::after): this does not count as an attempt.
+    pub(crate) fn not_tried(message: String) -> Self {
+        Self { not_tried: true, ..Self::retry(message) }
+    }
+
+    /// The host that was called is to blame, not the call.
+    pub(crate) fn of_host(mut self) -> Self {
+        self.blames_host = true;
+        self
+    }
+
+    /// Whether the host that was called is to blame.
+    pub(crate) fn blames_host(&self) -> bool {
+        self.blames_host
     }
 
     /// What happened.
@@ -90,6 +116,7 @@ impl From<HandlerError> for Failure {
             message: error.message,
             retryable: error.retryable,
             retry_after_ms,
+            not_tried: error.not_tried,
             details: error.details,
         }
     }

@@ -51,6 +51,7 @@ pub use run::{Limits, ResultCheck, run};
 pub(crate) use writes::Writes;
 
 use serde_json::Value;
+use tasker_shared::breaker::Breakers;
 
 /// What runs a handler, as metrics count it.
 pub use tasker_shared::metrics::HandlerType;
@@ -67,6 +68,9 @@ pub trait StepHandler: Send + Sync + 'static {
     /// # Errors
     /// [`HandlerError`] says whether another attempt may help.
     async fn call(&self, context: StepContext) -> Result<Value, HandlerError>;
+
+    /// Shows the handler's own circuit breakers with those of the worker; called once, before the worker starts.
+    fn show_breakers(&self, _breakers: &Breakers) {}
 
     /// What kind of handler this is, as metrics count it.
     fn kind(&self) -> HandlerType {

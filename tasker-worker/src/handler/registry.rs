@@ -39,6 +39,11 @@ impl Registry {
         self.handlers.get(name)
     }
 
+    /// Every handler.
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = &Arc<dyn StepHandler>> {
+        self.handlers.values()
+    }
+
     /// Every name, sorted.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.handlers.keys().map(String::as_str)

@@ -216,8 +216,9 @@ fn every_configuration_key_in_the_docs_exists() {
     }
     for page in PAGES {
         for word in read(page).split('`') {
-            let section =
-                ["database.", "orchestration.", "worker.", "telemetry."].iter().find(|s| word.starts_with(**s));
+            let section = ["database.", "orchestration.", "worker.", "breakers.", "telemetry."]
+                .iter()
+                .find(|s| word.starts_with(**s));
             if section.is_some() && word.bytes().all(|b| b.is_ascii_lowercase() || b"._".contains(&b)) {
                 assert!(keys.contains(word), "{page} names the key `{word}`");
             }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 const LAYERS: &[&[&str]] = &[
     &["id", "name", "text_enum"],
     &["template", "task", "step"],
-    &["metrics", "config", "api"],
+    &["metrics", "config", "api", "breaker"],
     &["storage", "queue"],
     &["runtime", "telemetry"],
 ];

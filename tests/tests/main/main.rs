@@ -1,5 +1,6 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
+mod breakers;
 mod cli;
 mod cli_local;
 mod concurrency;
@@ -18,6 +19,7 @@ mod model;
 mod observability;
 mod observability_prometheus;
 mod operations;
+mod overload;
 mod process;
 mod process_refusals;
 mod queues;

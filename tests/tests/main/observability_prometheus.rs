@@ -34,6 +34,8 @@ const NOT_IN_THIS_RUN: &[&str] = &[
     "tasker_dlq_messages_total",
     "tasker_worker_heartbeat_failures_total",
     "mpsc_channel_full_events_total",
+    "api_requests_rejected_total",
+    "tasker_api_requests_shed_total",
     "tasker_retention_duration_milliseconds",
     "tasker_db_last_vacuum_age_seconds",
     "tasker_db_last_analyze_age_seconds",
@@ -70,7 +72,10 @@ async fn every_query_of_dashboards_and_recording_rules_returns_data() -> Result<
         return Ok(());
     }
     let database = TestDatabase::create().await?;
-    let often = [("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "1000")];
+    let often = [
+        ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "1000"),
+        ("TASKER__ORCHESTRATION__RATE_LIMITS__SUBMIT_PER_SECOND", "1000"),
+    ];
     let mut orchestration = Process::service(ORCHESTRATION, &database.url, &often)?;
     let mut worker = Process::service(WORKER, &database.url, &often)?;
     let client = orchestration.client().await?;

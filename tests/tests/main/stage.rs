@@ -86,6 +86,11 @@ impl Stage {
         Self::build(database, &[]).await
     }
 
+    /// On a database that has the schema, with settings of the orchestration.
+    pub(crate) async fn on_with(database: TestDatabase, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::build(database, settings).await
+    }
+
     async fn build(database: TestDatabase, settings: &[(&str, &str)]) -> Result<Self> {
         let orchestration = Process::service(ORCHESTRATION, &database.url, settings)?;
         let client = orchestration.client().await?;

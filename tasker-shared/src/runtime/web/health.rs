@@ -2,6 +2,7 @@
 
 use crate::{
     api::{Health, HealthCheck},
+    breaker::Breakers,
     metrics::{HealthStatus, Metrics, labels},
 };
 use axum::{
@@ -35,6 +36,7 @@ struct Checks {
     metrics: Metrics,
     patience: Duration,
     checks: Vec<(&'static str, Check)>,
+    breakers: Option<Breakers>,
 }
 
 /// Collects the checks of a service.
@@ -48,7 +50,15 @@ impl HealthChecks {
         draining: CancellationToken,
         metrics: &Metrics,
     ) -> Builder {
-        Builder(Checks { service, version, draining, metrics: metrics.clone(), patience: PATIENCE, checks: Vec::new() })
+        Builder(Checks {
+            service,
+            version,
+            draining,
+            metrics: metrics.clone(),
+            patience: PATIENCE,
+            checks: Vec::new(),
+            breakers: None,
+        })
     }
 
     /// Runs every check, all at once, and says what was found. Takes no longer than the slowest check may.
@@ -70,7 +80,8 @@ impl HealthChecks {
 
     fn answer(&self, status: &str, checks: Vec<HealthCheck>) -> Health {
         let (service, version) = (self.0.service.to_owned(), self.0.version.to_owned());
-        Health { status: status.to_owned(), service, version, checks }
+        let breakers = self.0.breakers.as_ref().map(Breakers::shown).unwrap_or_default();
+        Health { status: status.to_owned(), service, version, checks, breakers }
     }
 }
 
@@ -82,6 +93,13 @@ impl Builder {
         Fut: Future<Output = Result<String, String>> + Send + 'static,
     {
         self.0.checks.push((component, Box::new(move || check().boxed())));
+        self
+    }
+
+    /// Shows these circuit breakers in the detailed answer. An open one does not make the service unhealthy: what it
+    /// watches has a check of its own, or is none of the service's.
+    pub fn breakers(mut self, breakers: &Breakers) -> Self {
+        self.0.breakers = Some(breakers.clone());
         self
     }
 
@@ -142,10 +160,10 @@ async fn ready(State(checks): State<HealthChecks>) -> Response {
     (status = 200, description = "It lives.", body = Health),
 ))]
 async fn live(State(checks): State<HealthChecks>) -> Response {
-    answer(StatusCode::OK, checks.alive())
+    answer(StatusCode::OK, Health { breakers: Vec::new(), ..checks.alive() })
 }
 
-/// Every check with what was found and how long it took.
+/// Every check with what was found and how long it took, and every circuit breaker.
 #[utoipa::path(get, path = "/health/detailed", operation_id = "get_health_detailed", tag = "health", responses(
     (status = 200, description = "All is well.", body = Health),
     (status = 503, description = "It is draining or a check failed; the body names it.", body = Health),
@@ -156,7 +174,7 @@ async fn detailed(State(checks): State<HealthChecks>) -> Response {
 }
 
 fn without_checks(health: Health) -> Response {
-    answer(code(&health), Health { checks: Vec::new(), ..health })
+    answer(code(&health), Health { checks: Vec::new(), breakers: Vec::new(), ..health })
 }
 
 fn code(health: &Health) -> StatusCode {

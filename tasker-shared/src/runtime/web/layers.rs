@@ -23,6 +23,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// The services speak plain HTTP; TLS ends before them.
 const SCHEME: &str = "http";
 
+/// The kind of the problem that [`deadline`] answers.
+pub const TIMEOUT: &str = "timeout";
+
 /// The route of what matches none.
 const NO_ROUTE: &str = "unmatched";
 
@@ -48,7 +51,7 @@ pub async fn deadline(State(limit): State<Duration>, request: Request, next: Nex
 fn too_slow(limit: Duration) -> Problem {
     Problem {
         detail: Some("whether it took effect is not known; look before you repeat it".to_owned()),
-        ..problem::problem(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("no answer within {limit:?}"))
+        ..problem::problem(StatusCode::GATEWAY_TIMEOUT, TIMEOUT, format!("no answer within {limit:?}"))
     }
 }
 

@@ -9,9 +9,9 @@ mod problem;
 mod trace;
 
 pub use health::{Builder as HealthBuilder, Document as HealthDocument, HealthChecks, health_router};
-pub use layers::{common, deadline};
+pub use layers::{TIMEOUT, common, deadline};
 pub use listen::{Error, bind, serve};
 pub use metrics::{Document as MetricsDocument, Exposition, metrics_router};
 pub use network::{Invalid as InvalidNetwork, Network};
-pub use problem::{PROBLEM_JSON, internal, problem};
+pub use problem::{PROBLEM_JSON, ProblemKind, internal, problem};
 pub use trace::traceparent;

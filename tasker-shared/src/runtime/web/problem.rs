@@ -14,6 +14,10 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// After how many seconds a caller may try again when the service cannot answer now.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// The `kind` of the problem that a response tells, for the layers that it passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProblemKind(pub String);
+
 /// A problem with what every problem has; `kind` is the word that programs match.
 pub fn problem(status: StatusCode, kind: &str, title: impl Into<String>) -> Problem {
     Problem { kind: kind.to_owned(), status: status.as_u16(), title: title.into(), ..Problem::default() }
@@ -33,7 +37,9 @@ pub fn internal(cause: &(impl Display + ?Sized)) -> Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = ProblemKind(self.kind.clone());
         let mut response = (status, Json(self)).into_response();
+        response.extensions_mut().insert(kind);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

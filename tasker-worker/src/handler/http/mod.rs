@@ -14,11 +14,15 @@
 //! | `result` | `response` (status, headers and body; the default) or `body` |
 //! | `response_headers` | further headers to keep in the result |
 //!
+//! A host that gives no answer time after time, or answers 502, 503 or 504, is left alone for a while: its steps run later,
+//! and the attempts that were not made do not count.
+//!
 //! Texts have placeholders such as `{{ input.order_id|urlencode }}`. A call carries `Idempotency-Key` and
 //! `traceparent`, unless the step sets these itself. Proxies named by the worker's environment are not used, so that
 //! the address that was checked is the one that is called.
 
 mod guard;
+mod hosts;
 mod request;
 mod response;
 #[cfg(test)]
@@ -26,11 +30,13 @@ mod tests;
 
 use super::{HandlerError, HandlerType, StepContext, StepHandler};
 use guard::Guard;
+use hosts::Hosts;
 use request::Call;
 use reqwest::{Client, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
+use tasker_shared::breaker::{Breakers, Policy};
 
 /// What the `http` handler may do on this worker.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -46,11 +52,23 @@ pub struct HttpSettings {
     pub max_response_bytes: usize,
     /// The longest call, in milliseconds; a step may ask for less.
     pub timeout_ms: u64,
+    /// When a host that fails is left alone.
+    #[serde(skip)]
+    pub breaker: Policy,
+    /// How many failing hosts are remembered.
+    pub max_failing_hosts: usize,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { enabled: false, allowed_hosts: Vec::new(), max_response_bytes: 1024 * 1024, timeout_ms: 30_000 }
+        Self {
+            enabled: false,
+            allowed_hosts: Vec::new(),
+            max_response_bytes: 1024 * 1024,
+            timeout_ms: 30_000,
+            breaker: Policy::default(),
+            max_failing_hosts: 1_000,
+        }
     }
 }
 
@@ -58,6 +76,7 @@ impl Default for HttpSettings {
 pub struct HttpHandler {
     settings: HttpSettings,
     guard: Arc<Guard>,
+    hosts: Hosts,
     client: Result<Client, String>,
 }
 
@@ -66,7 +85,8 @@ impl HttpHandler {
     pub fn new(settings: HttpSettings) -> Self {
         let guard = Arc::new(Guard::new(&settings.allowed_hosts));
         let client = if settings.enabled { client(&guard) } else { Err("it is off".to_owned()) };
-        Self { settings, guard, client }
+        let hosts = Hosts::new(settings.breaker, settings.max_failing_hosts);
+        Self { settings, guard, hosts, client }
     }
 
     async fn exchange(&self, context: &StepContext) -> Result<Value, HandlerError> {
@@ -81,7 +101,22 @@ impl HttpHandler {
         self.guard.check(call.url()).map_err(HandlerError::fail)?;
         let limit = Duration::from_millis(call.timeout_ms().unwrap_or(u64::MAX).min(self.settings.timeout_ms));
         let request = call.request(client, context)?.timeout(limit);
-        response::receive(request, &call, limit, self.settings.max_response_bytes).await
+        let name = format!(
+            "{}:{}",
+            call.url().host_str().unwrap_or_default(),
+            call.url().port_or_known_default().unwrap_or_default()
+        );
+        let under_way = self.hosts.admit(name, context.deadline()).map_err(|wait| {
+            let message =
+                format!("{} was not called: it failed time after time, and is left alone for a while", call.shown());
+            HandlerError::not_tried(message).after(wait)
+        })?;
+        let answer = response::receive(request, &call, limit, self.settings.max_response_bytes).await;
+        match &answer {
+            Err(error) if error.blames_host() => under_way.failed(),
+            _ => under_way.succeeded(),
+        }
+        answer
     }
 }
 
@@ -91,6 +126,12 @@ impl StepHandler for HttpHandler {
         tokio::select! {
             result = self.exchange(&context) => result,
             () = context.cancelled() => Err(HandlerError::retry("the call was given up")),
+        }
+    }
+
+    fn show_breakers(&self, breakers: &Breakers) {
+        if self.settings.enabled {
+            self.hosts.show_in(breakers);
         }
     }
 

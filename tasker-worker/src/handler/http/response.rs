@@ -103,10 +103,12 @@ async fn bad_status(call: &Call, response: Response) -> HandlerError {
     let body = read_beginning(response).await;
     let message = format!("{} answered {status}", call.shown());
     let details = json!({"status": status.as_u16(), "headers": kept_headers(call, &headers), "body": beginning(&body)});
+    let away = matches!(status.as_u16(), 502..=504);
+    let of_host = |error: HandlerError| if away { error.of_host() } else { error };
     if !call.is_retryable(status) {
-        return HandlerError::fail(message).with_details(details);
+        return of_host(HandlerError::fail(message)).with_details(details);
     }
-    let error = HandlerError::retry(message).with_details(details);
+    let error = of_host(HandlerError::retry(message)).with_details(details);
     match retry_after(&headers) {
         Some(delay) => error.after(delay),
         None => error,
@@ -154,13 +156,14 @@ fn no_answer(call: &Call, limit: Duration, error: reqwest::Error) -> HandlerErro
         return HandlerError::fail(format!("{}: {refused}", call.shown()));
     }
     if error.is_timeout() {
-        return HandlerError::retry(format!("{} gave no answer within {} ms", call.shown(), limit.as_millis()));
+        let message = format!("{} gave no answer within {} ms", call.shown(), limit.as_millis());
+        return HandlerError::retry(message).of_host();
     }
     if error.is_builder() {
         return HandlerError::fail(error.without_url());
     }
     let cause = HandlerError::retry(error.without_url());
-    HandlerError::retry(format!("{} failed: {cause}", call.shown()))
+    HandlerError::retry(format!("{} failed: {cause}", call.shown())).of_host()
 }
 
 fn refusal(error: &reqwest::Error) -> Option<&Refused> {

@@ -72,6 +72,7 @@ fn handler(allowed: &str) -> HttpHandler {
         allowed_hosts: vec![allowed.to_owned()],
         max_response_bytes: 100_000,
         timeout_ms: 20_000,
+        ..HttpSettings::default()
     })
 }
 
@@ -97,6 +98,30 @@ async fn failed(initialization: impl FnOnce(&str) -> Value) -> HandlerError {
     let error = call(initialization).await.expect_err("it fails");
     assert!(error.is_retryable(), "{error}");
     error
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_is_left_alone_and_the_attempt_does_not_count() {
+    let address = server().await;
+    let handler = handler("127.0.0.1");
+    let url = |code: u16| step(json!({"url": format!("http://{address}/status/{code}")}));
+    // what the caller did wrong, and what only this call met, is not the host's fault
+    for code in [400, 404, 429, 500, 500, 500, 500, 500, 500] {
+        assert!(handler.call(url(code)).await.is_err());
+    }
+    for _ in 0..5 {
+        let failure = Failure::from(handler.call(url(503)).await.expect_err("it is away"));
+        assert!(!failure.not_tried, "{failure:?}");
+    }
+    let failure = Failure::from(handler.call(url(200)).await.expect_err("it is left alone"));
+    assert!(
+        failure.not_tried && failure.retryable && failure.retry_after_ms.is_some_and(|wait| wait <= 1_000),
+        "{failure:?}"
+    );
+    assert!(failure.message.contains("was not called"), "{failure:?}");
+    tokio::time::sleep(Duration::from_millis(failure.retry_after_ms.unwrap_or(0) + 1)).await;
+    assert!(handler.call(url(200)).await.is_ok(), "the try");
+    assert!(handler.call(url(200)).await.is_ok());
 }
 
 #[tokio::test]

@@ -26,7 +26,12 @@ use tasker_worker::{HandlerError, StepContext, handler::handler_fn, service as w
 use tokio_util::sync::CancellationToken;
 
 /// Counters of what does not go wrong in a test on purpose: they are exported, and tell zero.
-const NOTHING_HAPPENED: &[&str] = &["mpsc_channel_full_events_total"];
+const NOTHING_HAPPENED: &[&str] = &[
+    "mpsc_channel_full_events_total",
+    "ffi_completion_slow_sends_total",
+    "ffi_completion_circuit_open_rejections_total",
+    "tasker.worker.claims_held_back.total",
+];
 
 async fn fails(_: StepContext) -> Result<Value, HandlerError> {
     Err(HandlerError::retry("never works"))
@@ -88,6 +93,8 @@ impl Services {
             ("TASKER__ORCHESTRATION__REPAIR_INTERVAL_MS", "200"),
             ("TASKER__ORCHESTRATION__STALLED_AFTER_MS", "5000"),
             ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "200"),
+            ("TASKER__ORCHESTRATION__MAX_WAITING_REQUESTS", "1"),
+            ("TASKER__ORCHESTRATION__RATE_LIMITS__READ_PER_SECOND", "1000"),
             ("TASKER__RETENTION__SWEEP_INTERVAL_MS", "200"),
         ] {
             sources = sources.with(variable, value);
@@ -138,6 +145,21 @@ impl Services {
         Ok(())
     }
 
+    /// One of two requests that wait at once finds no place, and one that comes while the breaker is open is refused.
+    async fn refuse(&self) -> Result<()> {
+        let wait = format!("{}/v1/tasks/{}/wait", self.api, self.submit("runs").await?);
+        let answers = futures::future::join_all([self.http.get(&wait).send(), self.http.get(&wait).send()]).await;
+        let refused = answers.into_iter().filter(|answer| answer.as_ref().is_ok_and(|a| a.status() == 503)).count();
+        anyhow::ensure!(refused == 1, "{refused} were refused for want of a place");
+        let breaker = self.database.breakers().of(tasker_shared::breaker::API);
+        while let Ok(permit) = breaker.admit() {
+            permit.failed(&"a test says so");
+        }
+        let refused = self.http.get(format!("{}/v1/tasks", self.api)).send().await?;
+        anyhow::ensure!(refused.status() == 503, "the breaker is open and {} is answered", refused.status());
+        eventually("the breaker is closed", async || Ok(breaker.state() == tasker_shared::breaker::State::Closed)).await
+    }
+
     async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
         for service in self.running {
@@ -185,6 +207,7 @@ async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
     for path in ["/health", "/metrics", "/v1/tasks"] {
         services.http.get(format!("{}{path}", services.api)).send().await?.error_for_status()?;
     }
+    services.refuse().await?;
     services.execute(UNREADABLE).await?;
     let parked = async || {
         let filter = DeadLetterFilter { open: Some(true), ..DeadLetterFilter::default() };
