@@ -80,6 +80,8 @@ pub fn orchestration_settings() -> tasker_orchestration::Settings {
         timer_poll_interval: Duration::from_millis(200),
         repair_interval: Duration::from_secs(60),
         stalled_after: Duration::from_secs(60),
+        max_stalls: 5,
+        handler_missing_after: Duration::from_secs(600),
         max_deliveries: 3,
         max_input_bytes: 1024 * 1024,
         max_batch_submit: 1000,

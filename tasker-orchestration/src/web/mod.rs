@@ -2,8 +2,10 @@
 
 mod actions;
 mod answer;
+mod dead_letters;
 mod document;
 mod extract;
+mod limits;
 mod pages;
 mod pressure;
 mod rate;
@@ -96,6 +98,14 @@ fn api(request_timeout: Duration, limiter: Option<Limiter>) -> OpenApiRouter<Api
         .routes(routes!(templates::check))
         .routes(routes!(templates::show))
         .routes(routes!(workers::list))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::show))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::resolve))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(dead_letters::park))
+        .routes(routes!(limits::list))
+        .routes(routes!(limits::set, limits::remove))
         .layer(within(request_timeout));
     let waiting =
         OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));

@@ -67,6 +67,8 @@ fn unconnected() -> Orchestration {
         timer_poll_interval: Duration::from_secs(1),
         repair_interval: Duration::from_secs(1),
         stalled_after: Duration::from_secs(1),
+        max_stalls: 1,
+        handler_missing_after: Duration::from_secs(1),
         max_deliveries: 1,
         max_input_bytes: 1_000,
         max_batch_submit: 10,

@@ -77,6 +77,8 @@ pub(super) const KEYS: &[Key] = &[
     key("orchestration.timer_poll_interval_ms", INTERVAL),
     key("orchestration.repair_interval_ms", INTERVAL),
     key("orchestration.stalled_after_ms", INTERVAL),
+    key("orchestration.max_stalls", COUNT),
+    key("orchestration.handler_missing_after_ms", Kind::Integer(0, 86_400_000)),
     key("orchestration.max_deliveries", COUNT),
     key("orchestration.shutdown_grace_ms", INTERVAL),
     key("orchestration.max_input_bytes", BYTES),

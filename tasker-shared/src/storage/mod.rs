@@ -11,6 +11,7 @@ mod gate;
 mod leader;
 mod types;
 
+pub mod concurrency;
 pub mod dead_letters;
 pub mod history;
 pub mod leases;
@@ -20,6 +21,7 @@ pub mod repair;
 pub mod reports;
 pub mod retention;
 pub mod schema;
+pub mod stalls;
 pub mod steps;
 pub mod tasks;
 pub mod templates;
