@@ -1,6 +1,6 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::{Error, error::is_cut};
+use super::{Error, Gate, error::is_cut};
 use crate::{
     breaker::{Breakers, Policy},
     metrics::{
@@ -64,6 +64,7 @@ pub struct Database {
     breakers: Breakers,
     doubt: Doubt,
     patience: Duration,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl Database {
@@ -120,7 +121,13 @@ impl Database {
             .connect_lazy_with(connect);
         let breakers = Breakers::new(Policy::default(), &metrics);
         let patience = options.statement_timeout.saturating_add(GRACE);
-        Ok(Self { pool, metrics, target, breakers, doubt, patience })
+        Ok(Self { pool, metrics, target, breakers, doubt, patience, gate: None })
+    }
+
+    /// The same pool with a gate before every statement; for tests.
+    #[must_use]
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self.clone() }
     }
 
     /// With circuit breakers that follow `policy`.
@@ -200,6 +207,7 @@ impl Database {
             connection,
             metrics: self.metrics.clone(),
             doubt: self.doubt.clone(),
+            gate: self.gate.clone(),
             patience: self.patience,
             name,
             started: Instant::now(),
@@ -261,6 +269,7 @@ pub struct Session {
     metrics: Metrics,
     doubt: Doubt,
     patience: Duration,
+    gate: Option<Arc<dyn Gate>>,
     name: &'static str,
     started: Instant,
     open: bool,
@@ -278,6 +287,7 @@ impl Session {
         doing: &'static str,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = within(self.patience, query.execute(&mut *self.connection)).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
@@ -295,6 +305,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = within(self.patience, query.fetch_all(&mut *self.connection)).await;
         self.measured(doing, started, answer)
@@ -312,6 +323,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = within(self.patience, query.fetch_optional(&mut *self.connection)).await;
         self.measured(doing, started, answer)
@@ -358,6 +370,13 @@ impl Session {
             self.traffic.push((queue, traffic));
         } else {
             traffic.count(&self.metrics, &queue);
+        }
+    }
+
+    async fn pass(&self, doing: &'static str) -> Result<(), Error> {
+        match &self.gate {
+            Some(gate) => gate.pass(self.name, doing).await.map_err(|source| Error::Statement { doing, source }),
+            None => Ok(()),
         }
     }
 

@@ -3,12 +3,15 @@
 mod breakers;
 mod cli;
 mod cli_local;
+mod contract;
 mod crowd;
 mod docs;
 mod drills;
+mod fuzz;
 mod graphs;
 mod handlers;
 mod http;
+mod interleave;
 mod layers;
 mod leases;
 mod line;
