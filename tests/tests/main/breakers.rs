@@ -242,7 +242,7 @@ async fn only_what_tells_of_the_server_is_an_outage() -> Result<()> {
         session.execute("prepare_test", sqlx::query(before)).await?;
         let error = session.execute("fail", sqlx::query(statement)).await.expect_err("it fails");
         assert_eq!((error.is_transient(), error.is_outage()), (transient, outage), "{statement}: {error}");
-        session.execute("discard", sqlx::query("discard all")).await.ok();
+        session.execute("reset", sqlx::query("reset all")).await.ok();
     }
     database.pool().close().await;
     test_database.drop().await
