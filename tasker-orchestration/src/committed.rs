@@ -3,7 +3,7 @@
 use crate::Orchestration;
 use opentelemetry::trace::SpanKind;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, SystemTime},
 };
 use tasker_shared::{
@@ -116,7 +116,8 @@ impl Committed {
 
     fn count(&self, orchestration: &Orchestration, took: Duration) {
         let metrics = orchestration.metrics();
-        let moved = |from, to| metrics.steps_transitions.add(1, labels::StepTransition { from: Some(from), to });
+        let mut moves: BTreeMap<(StepState, StepState), u64> = BTreeMap::new();
+        let mut moved = |from, to| *moves.entry((from, to)).or_default() += 1;
         for task in &self.requested {
             metrics.tasks_requests.add(1, kind(task));
             metrics.tasks_transitions.add(1, labels::TaskTransition { from: None, to: TaskState::Pending });
@@ -160,6 +161,9 @@ impl Committed {
         }
         for (from, to) in &self.moved_steps {
             moved(*from, *to);
+        }
+        for ((from, to), steps) in moves {
+            metrics.steps_transitions.add(steps, labels::StepTransition { from: Some(from), to });
         }
         for reason in &self.parked {
             metrics.dlq_messages.add(1, labels::DeadLetter { reason: *reason });

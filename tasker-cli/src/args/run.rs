@@ -56,6 +56,7 @@ pub struct DemoArgs {
 Examples:
   tasker bench
   tasker bench --duration 30s --steps 4 --json
+  tasker bench --telemetry 5
 
 Prints throughput, latency, database transactions per step, the machine, and a raw floor measured in the same run.")]
 pub struct BenchArgs {
@@ -74,6 +75,9 @@ pub struct BenchArgs {
     /// Leave out the raw floor
     #[arg(long)]
     pub no_floor: bool,
+    /// Measure what telemetry costs instead: so many pairs of runs, one with telemetry off and one with everything on
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", conflicts_with_all = ["data_dir"])]
+    pub telemetry: Option<u16>,
     /// Where the private PostgreSQL keeps its data [default: a fresh one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `tasker bench`: throughput and latency on this machine, beside a raw floor that is measured in the same run.
 
+mod cost;
 mod floor;
 mod load;
 mod machine;
@@ -49,6 +50,9 @@ struct Report {
 /// # Errors
 /// What cannot be started, with what to do about it.
 pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result {
+    if let Some(pairs) = args.telemetry {
+        return cost::run(&args, pairs, shell).await;
+    }
     let shutdown = Signals::listen()?;
     let (directory, fresh) = match &args.data_dir {
         Some(directory) => (directory.clone(), false),
