@@ -11,6 +11,7 @@ use crate::{
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::types::Json;
+use std::time::SystemTime;
 
 /// Where a step can be parked.
 pub const PARK: [Edge; 3] = [
@@ -139,9 +140,10 @@ pub async fn take_off(
         .bind(queue.as_str())
         .bind(&failure.message)
         .bind(actor);
+    let began = SystemTime::now();
     let rows: Vec<TakenOffRow> = session.fetch("take_off_steps", query).await?;
     let archived = rows.first().map_or(0, |row| u64::try_from(row.archived).unwrap_or(0));
-    session.passed(queue.into(), Traffic { archived, ..Traffic::default() });
+    session.passed(queue.into(), Traffic { archived, ..Traffic::default() }, began);
     Ok(rows.into_iter().map(|row| row.step).collect())
 }
 
@@ -307,8 +309,9 @@ pub async fn send_again(session: &mut Session, letter: &DeadLetter) -> Result<()
         .bind(&letter.summary.queue)
         .bind(&letter.message)
         .bind(&letter.headers);
+    let began = SystemTime::now();
     session.execute("send_again", query).await?;
-    session.passed(letter.summary.queue.clone().into(), Traffic { sent: 1, ..Traffic::default() });
+    session.passed(letter.summary.queue.clone().into(), Traffic { sent: 1, ..Traffic::default() }, began);
     Ok(())
 }
 
