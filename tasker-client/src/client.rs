@@ -98,7 +98,11 @@ impl Client {
     }
 
     pub(crate) fn post(&self, path: &[&str], body: &impl Serialize) -> Request<'_> {
-        let request = self.request(Method::POST, path);
+        self.send_json(Method::POST, path, body)
+    }
+
+    pub(crate) fn send_json(&self, method: Method, path: &[&str], body: &impl Serialize) -> Request<'_> {
+        let request = self.request(method, path);
         Request { builder: request.builder.json(body), ..request }
     }
 }

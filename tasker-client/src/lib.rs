@@ -18,6 +18,7 @@
 mod access;
 mod action;
 mod client;
+mod dead_letter;
 mod error;
 mod service;
 mod task;

@@ -11,7 +11,7 @@ use tasker_shared::{
     metrics::labels,
     name::Name,
     runtime::Topic,
-    step::{FailureKind, ResultType, StepState, Verdict},
+    step::{DeadLetterReason, FailureKind, ResultType, StallKind, StepState, Verdict},
     storage::{Transaction, operations::Locked, reports::Ready, tasks::Ended},
     task::TaskState,
     telemetry::{About, Span, Station, Trace, TraceParent, Tracing, span_id, transaction_id},
@@ -77,7 +77,9 @@ pub(crate) struct Committed {
     pub ended: Vec<(Ended, TaskState)>,
     pub moved_tasks: Vec<(TaskState, TaskState)>,
     pub moved_steps: Vec<(StepState, StepState)>,
-    pub parked: Vec<&'static str>,
+    pub parked: Vec<DeadLetterReason>,
+    pub redriven: Vec<DeadLetterReason>,
+    pub stalled: Vec<(StallKind, Name)>,
     pub rings: BTreeSet<Topic>,
     /// The transaction itself, once it is durable.
     pub transaction: Option<Transaction>,
@@ -96,6 +98,8 @@ impl Committed {
             moved_tasks: Vec::new(),
             moved_steps: Vec::new(),
             parked: Vec::new(),
+            redriven: Vec::new(),
+            stalled: Vec::new(),
             rings: BTreeSet::new(),
             transaction: None,
         }
@@ -146,7 +150,7 @@ impl Committed {
             if let Some(error_type) = step.failure {
                 let labels = labels::Retry { error_type, namespace: step.task.namespace.clone() };
                 match step.verdict {
-                    Verdict::Retry(_) => metrics.steps_retries.add(1, labels),
+                    Verdict::Retry(_) | Verdict::Miss(_) => metrics.steps_retries.add(1, labels),
                     Verdict::Fail { exhausted: true } => metrics.steps_retries_exhausted.add(1, labels),
                     _ => {}
                 }
@@ -165,7 +169,13 @@ impl Committed {
             metrics.steps_transitions.add(steps, labels::StepTransition { from: Some(from), to });
         }
         for reason in &self.parked {
-            metrics.dlq_messages.add(1, labels::DeadLetter { reason });
+            metrics.dlq_messages.add(1, labels::DeadLetter { reason: *reason });
+        }
+        for reason in &self.redriven {
+            metrics.dlq_redrives.add(1, labels::DeadLetter { reason: *reason });
+        }
+        for (kind, namespace) in &self.stalled {
+            metrics.steps_stalls.add(1, labels::Stall { kind: *kind, namespace: namespace.clone() });
         }
     }
 
@@ -304,7 +314,7 @@ fn about_step(about: &mut About<'_>, task: &TaskInfo, step: StepId, name: &Name,
 const fn end_of(verdict: Verdict) -> StepState {
     match verdict {
         Verdict::Complete => StepState::Complete,
-        Verdict::Retry(_) => StepState::WaitingForRetry,
+        Verdict::Retry(_) | Verdict::Miss(_) => StepState::WaitingForRetry,
         Verdict::Fail { .. } => StepState::Error,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Five of the line's stations live here: [`submit`], `initialize`, `enqueue`, `process` and `finalize`, each a module
 //! of that name. Around them stand `timers` (what is due later), `repair` (what the line may have missed), [`operate`]
-//! (what operators do), [`query`] (what people ask), [`probes`] (gauges), [`templates`], and [`web`], the HTTP API. [`service`] runs it all.
+//! (what operators do), [`limits`] (how many steps run at once), [`query`] (what people ask), [`probes`] (gauges),
+//! [`templates`], and [`web`], the HTTP API. [`service`] runs it all.
 
 mod committed;
 mod enqueue;
@@ -11,6 +12,7 @@ mod finalize;
 mod finished;
 mod initialize;
 pub mod keys;
+pub mod limits;
 pub mod operate;
 pub mod orchestration;
 pub mod probes;

@@ -4,9 +4,12 @@ use crate::{Error, Orchestration};
 use std::time::Duration;
 use tasker_shared::{
     access::Namespaces,
-    api::{Explanation, History, TaskDetail, TaskFilter, TaskPage, TaskSummary, WorkerList},
-    id::TaskId,
-    storage::{history, overview, workers as worker_rows},
+    api::{
+        DeadLetter, DeadLetterFilter, DeadLetterPage, Explanation, History, TaskDetail, TaskFilter, TaskPage,
+        TaskSummary, WorkerList,
+    },
+    id::{DeadLetterId, TaskId},
+    storage::{dead_letters as letters, history, overview, workers as worker_rows},
 };
 
 mod explain;
@@ -25,11 +28,7 @@ const LARGEST_PAGE: u32 = 1000;
 /// # Errors
 /// [`Error::Invalid`] for a limit out of range, [`Error::Storage`].
 pub async fn list(orchestration: &Orchestration, filter: &TaskFilter, within: &Namespaces) -> Result<TaskPage, Error> {
-    let limit = filter.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        let reason = format!("{limit} is not between 1 and {LARGEST_PAGE}");
-        return Err(Error::Invalid { field: "limit", reason });
-    }
+    let limit = page(filter.limit)?;
     for (field, text) in [("namespace", &filter.namespace), ("name", &filter.name), ("tag", &filter.tag)] {
         if text.as_ref().is_some_and(|text| text.contains('\0')) {
             return Err(Error::Invalid { field, reason: "contains the character \\u0000".to_owned() });
@@ -111,4 +110,41 @@ pub async fn workers(orchestration: &Orchestration, within: &Namespaces) -> Resu
     }
     workers.retain(|worker| !worker.namespaces.is_empty());
     Ok(WorkerList { workers })
+}
+
+/// A page of dead letters of these namespaces, the newest first. Those of which no namespace is known are for those who see
+/// every one.
+///
+/// # Errors
+/// As [`list`].
+pub async fn dead_letters(
+    orchestration: &Orchestration,
+    filter: &DeadLetterFilter,
+    within: &Namespaces,
+) -> Result<DeadLetterPage, Error> {
+    let limit = page(filter.limit)?;
+    let mut session = orchestration.database().session("list_dead_letters").await?;
+    let mut found = letters::list(&mut session, filter, within.limit().as_deref(), i64::from(limit) + 1).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map(|letter| letter.dead_letter_id);
+    Ok(DeadLetterPage { dead_letters: found, next })
+}
+
+/// A whole dead letter.
+///
+/// # Errors
+/// [`Error::DeadLetterNotFound`], [`Error::Storage`].
+pub async fn dead_letter(orchestration: &Orchestration, id: DeadLetterId) -> Result<DeadLetter, Error> {
+    let mut session = orchestration.database().session("show_dead_letter").await?;
+    letters::find(&mut session, id).await?.ok_or(Error::DeadLetterNotFound(id))
+}
+
+fn page(limit: Option<u32>) -> Result<u32, Error> {
+    let limit = limit.unwrap_or(PAGE);
+    if (1..=LARGEST_PAGE).contains(&limit) {
+        return Ok(limit);
+    }
+    let reason = format!("{limit} is not between 1 and {LARGEST_PAGE}");
+    Err(Error::Invalid { field: "limit", reason })
 }

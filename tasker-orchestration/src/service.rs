@@ -1,7 +1,7 @@
 //! The service: its loops and its HTTP API, from start to drain.
 
 use crate::{
-    Orchestration, Settings, finished, probes,
+    Orchestration, Settings, finished, limits, probes,
     process::Process,
     repair,
     requests::Requests,
@@ -131,6 +131,8 @@ pub fn settings(config: &Config) -> Settings {
         timer_poll_interval: from.timer_poll_interval,
         repair_interval: from.repair_interval,
         stalled_after: from.stalled_after,
+        max_stalls: i32::try_from(from.max_stalls).unwrap_or(i32::MAX),
+        handler_missing_after: from.handler_missing_after,
         max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
@@ -207,6 +209,11 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
         async move { repair::expired_leases(&o).await }
     }));
     loops.spawn(try_database(orchestration.clone(), shutdown.clone()));
+    let (metrics, o) = parts(&orchestration);
+    loops.spawn(sweep("permits", metrics, Gate::none(), None, shutdown.clone(), move || {
+        let o = o.clone();
+        async move { limits::turn(&o).await }
+    }));
     let (metrics, o) = parts(&orchestration);
     let retention = Arc::new(Retention::new(&o));
     loops.spawn(sweep("retention", metrics, Gate::none(), None, shutdown.clone(), move || {

@@ -3,7 +3,7 @@
 use crate::{
     Error, Orchestration,
     committed::{Committed, TaskInfo},
-    enqueue, initialize,
+    enqueue, initialize, limits,
 };
 use serde_json::json;
 use std::time::Duration;
@@ -103,6 +103,8 @@ async fn end_late(session: &mut Session, late: &Due, committed: &mut Committed) 
     let (to, who) = (StepState::Cancelled, "orchestration");
     let stopped = operations::move_steps(session, late.task_id, None, &open, to, None, who, Some(REASON)).await?;
     committed.moved_steps.extend(stopped.iter().map(|step| (step.from_state, to)));
+    let steps: Vec<StepId> = stopped.iter().map(|step| step.step_id).collect();
+    limits::uncover(session, &late.namespace, &steps).await?;
     operations::recount(session, late.task_id).await?;
     let error = json!({ "message": REASON, "failed_steps": [] });
     let ending = Ending { id: late.task_id, from: late.task_state, to: TaskState::Error, error: Some(error) };

@@ -13,11 +13,13 @@ use std::{
 use tasker_shared::{
     id::StepId,
     metrics::{ErrorType, labels},
+    name::Name,
     queue::QueueName,
     runtime::{Topic, judge},
     step::{Failure, FailureKind, Outcome, StepState},
     storage::{
-        Error, Transaction,
+        Error, Session, Transaction,
+        concurrency::{self, Scope},
         leases::Claimed,
         reports::{self, Report},
     },
@@ -25,7 +27,7 @@ use tasker_shared::{
 };
 
 /// The first and the longest pause after a failure of the database.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// A step whose handler has ended.
 #[derive(Debug)]
@@ -63,7 +65,11 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
     loop {
         let (began, started) = (SystemTime::now(), Instant::now());
         match store_once(core, queue, &reports).await {
-            Ok(stored) => return told(core, executed, &stored, began, started.elapsed()),
+            Ok(stored) => {
+                let permits = permits_of(&executed);
+                told(core, executed, &stored, began, started.elapsed());
+                return free(core, permits).await;
+            }
             Err(error) if error.is_transient() => {
                 if pause == PAUSE.0 {
                     tracing::error!(%error, reports = reports.len(), "failed to report; trying again until the leases are lost");
@@ -85,9 +91,9 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
 
 /// Which reports were accepted, and the transaction that did so.
 #[derive(Default)]
-struct Stored {
-    accepted: HashSet<StepId>,
-    transaction: Option<Transaction>,
+pub(crate) struct Stored {
+    pub(crate) accepted: HashSet<StepId>,
+    pub(crate) transaction: Option<Transaction>,
 }
 
 async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Result<Stored, Error> {
@@ -121,7 +127,11 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
         answer = store_once(core, queue, std::slice::from_ref(&report)).await;
     }
     match answer {
-        Ok(stored) => told(core, vec![executed], &stored, began, started.elapsed()),
+        Ok(stored) => {
+            let permits = permits_of(std::slice::from_ref(&executed));
+            told(core, vec![executed], &stored, began, started.elapsed());
+            free(core, permits).await;
+        }
         Err(error) => {
             tracing::error!(step.id = %executed.step.step_id, %error, "failed to report; the step runs again when its lease ends");
             core.running.remove(executed.step.step_id, executed.step.attempt);
@@ -129,7 +139,7 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
     }
 }
 
-fn report(executed: &Executed) -> Report {
+pub(crate) fn report(executed: &Executed) -> Report {
     let (result, error) = match &executed.outcome {
         Outcome::Success(result) => (Some(result.clone()), None),
         Outcome::Failure(failure) => (None, Some(failure.clone())),
@@ -144,8 +154,48 @@ fn report(executed: &Executed) -> Report {
     }
 }
 
+/// The attempts that count against limits, by namespace.
+pub(crate) fn permits_of(executed: &[Executed]) -> BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> {
+    let mut permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> = BTreeMap::new();
+    for one in executed.iter().filter(|one| one.step.has_permit) {
+        let of_queue =
+            permits.entry(one.served.namespace.clone()).or_insert_with(|| (one.served.queue.clone(), Vec::new()));
+        of_queue.1.push((one.step.step_id, one.step.attempt));
+    }
+    permits
+}
+
+/// Gives back the permits of attempts that were reported, and wakes who waits for them. What fails here is found by the
+/// orchestration's sweep of permits.
+pub(crate) async fn free(core: &Core, permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)>) {
+    for (namespace, (queue, attempts)) in permits {
+        let freed = async {
+            let mut session = core.database.session("free_permits").await?;
+            let scopes = concurrency::free(&mut session, &attempts).await?;
+            wake(core, &queue, &namespace, &mut session, &scopes).await
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(%error, %namespace, "failed to give permits back; they are found within seconds");
+        }
+    }
+}
+
+/// Brings back the steps that are next for these limits.
+pub(crate) async fn wake(
+    core: &Core,
+    queue: &QueueName,
+    namespace: &Name,
+    session: &mut Session,
+    scopes: &[Scope],
+) -> Result<(), Error> {
+    if !scopes.is_empty() && concurrency::wake(session, queue, scopes).await? > 0 {
+        core.bell.ring(Topic::Steps(namespace.clone()));
+    }
+    Ok(())
+}
+
 /// Rings, then counts what is durable now.
-fn told(core: &Core, executed: Vec<Executed>, stored: &Stored, began: SystemTime, took: Duration) {
+pub(crate) fn told(core: &Core, executed: Vec<Executed>, stored: &Stored, began: SystemTime, took: Duration) {
     let accepted = &stored.accepted;
     if !accepted.is_empty() {
         core.bell.ring(Topic::Results);

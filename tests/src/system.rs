@@ -13,7 +13,7 @@ use tasker_shared::{
     queue::QueueName,
     runtime::Bell,
     step::StepState,
-    storage::{Database, Options},
+    storage::{Database, Options, schema},
     task::TaskState,
     telemetry::Tracing,
 };
@@ -80,6 +80,8 @@ pub fn orchestration_settings() -> tasker_orchestration::Settings {
         timer_poll_interval: Duration::from_millis(200),
         repair_interval: Duration::from_secs(60),
         stalled_after: Duration::from_secs(60),
+        max_stalls: 5,
+        handler_missing_after: Duration::from_secs(600),
         max_deliveries: 3,
         max_input_bytes: 1024 * 1024,
         max_batch_submit: 1000,
@@ -117,6 +119,17 @@ pub fn options(url: &str) -> Options {
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
     }
+}
+
+/// Brings a database's schema up to date.
+///
+/// # Errors
+/// PostgreSQL refuses.
+pub async fn migrate(url: &str) -> Result<()> {
+    let database = connect(url, Metrics::disabled()).await?;
+    schema::migrate(database.pool()).await?;
+    database.pool().close().await;
+    Ok(())
 }
 
 impl System {

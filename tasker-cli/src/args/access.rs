@@ -28,7 +28,7 @@ Examples:
   tasker key create prometheus --permission metrics:read --namespace '*'
 
 The permissions: tasks:read, tasks:write, tasks:operate, templates:read, templates:write, workers:read, dlq:read,
-dlq:operate, keys:admin, audit:read, metrics:read; all of a resource, such as tasks:*; and * for everything.")]
+dlq:operate, limits:read, limits:write, keys:admin, audit:read, metrics:read; all of a resource, such as tasks:*; and * for everything.")]
 pub struct CreateKeyArgs {
     /// Whose key it is, as histories and the audit will name it
     pub name: String,

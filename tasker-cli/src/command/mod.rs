@@ -5,6 +5,7 @@ mod audit;
 mod completions;
 mod config;
 mod db;
+mod dlq;
 mod health;
 mod key;
 mod metrics;
@@ -36,6 +37,8 @@ pub async fn run(command: Command, shell: &mut Shell) -> Result {
         Command::Bench(args) => crate::bench::run(args, shell).await,
         Command::Task(command) => task::run(command, shell).await,
         Command::Step(command) => step::run(command, shell).await,
+        Command::Dlq(command) => dlq::run(command, shell).await,
+        Command::Limit(command) => dlq::limit(command, shell).await,
         Command::Template(command) => template::run(command, shell).await,
         Command::Worker(command) => worker::run(command, shell).await,
         Command::Db(command) => db::run(command, shell).await,

@@ -3,6 +3,7 @@
 mod access;
 mod clock;
 mod config;
+mod dlq;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fixed;
@@ -23,6 +24,7 @@ mod text;
 pub use access::{audit, keys};
 pub use clock::{Clock, duration};
 pub use config::config;
+pub use dlq::{dead_letter, dead_letters, limits};
 pub use explain::explanation;
 pub use history::history;
 pub use live::{Follow, Live, Verdict, follow};

@@ -27,6 +27,14 @@ impl Caller {
         self.0.namespaces()
     }
 
+    /// Whether something of this namespace is its to see; what has none is for those who see every one.
+    pub(super) fn sees(&self, namespace: Option<&str>) -> bool {
+        match namespace {
+            Some(namespace) => self.namespaces().contain(namespace),
+            None => self.namespaces().limit().is_none(),
+        }
+    }
+
     /// Refuses what is about another namespace.
     pub(super) fn reaches(&self, namespace: &str) -> Result<(), Refusal> {
         if self.namespaces().contain(namespace) { Ok(()) } else { Err(access::outside(&self.0, namespace).into()) }

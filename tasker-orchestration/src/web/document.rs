@@ -79,6 +79,8 @@ fn secure(operation: &mut Operation, permission: Permission) {
         (name = "tasks", description = "Submit tasks and look at them."),
         (name = "operate", description = "What operators do by hand."),
         (name = "templates", description = "Register templates and look at them."),
+        (name = "dead letters", description = "Deal with what was parked."),
+        (name = "limits", description = "How many steps run at once."),
         (name = "workers", description = "Look at workers."),
         (name = "keys", description = "API keys."),
         (name = "audit", description = "What operators did."),
@@ -126,6 +128,10 @@ refusals! {
     NoKey { "404" = "There is no such key among those that the caller may see.", }
     /// Keys cannot be managed over HTTP yet.
     AuthenticationOff { "409" = "Authentication is off, or the name was given before.", }
+    /// The dead letter does not exist.
+    NoLetter { "404" = "There is no such dead letter.", }
+    /// The namespace or limit does not exist.
+    NoLimit { "404" = "There is no such namespace or limit.", }
     /// The template does not exist.
     NoTemplate { "404" = "There is no such template.", }
     /// The state does not allow it.

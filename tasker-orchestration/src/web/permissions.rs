@@ -29,6 +29,18 @@ pub const ROUTES: &[Route] = &[
     Route::needs("POST", "/v1/templates/check", P::TemplatesRead, Reach::System),
     Route::needs("GET", "/v1/templates/{namespace}/{name}", P::TemplatesRead, Reach::Namespace),
     Route::needs("GET", "/v1/workers", P::WorkersRead, Reach::Handler),
+    Route::needs("POST", "/v1/tasks/{task_id}/steps/{step}/park", P::TasksOperate, Reach::Task).audited("step.park"),
+    Route::needs("GET", "/v1/dead-letters", P::DlqRead, Reach::Handler),
+    Route::needs("GET", "/v1/dead-letters/{dead_letter_id}", P::DlqRead, Reach::Handler),
+    Route::needs("POST", "/v1/dead-letters/{dead_letter_id}/redrive", P::DlqOperate, Reach::Handler)
+        .audited("dead_letter.redrive"),
+    Route::needs("POST", "/v1/dead-letters/{dead_letter_id}/resolve", P::DlqOperate, Reach::Handler)
+        .audited("dead_letter.resolve"),
+    Route::needs("POST", "/v1/dead-letters/{dead_letter_id}/discard", P::DlqOperate, Reach::Handler)
+        .audited("dead_letter.discard"),
+    Route::needs("GET", "/v1/limits", P::LimitsRead, Reach::Handler),
+    Route::needs("PUT", "/v1/limits/{namespace}", P::LimitsWrite, Reach::Namespace).audited("limit.set"),
+    Route::needs("DELETE", "/v1/limits/{namespace}", P::LimitsWrite, Reach::Namespace).audited("limit.remove"),
     Route::needs("GET", "/v1/keys", P::KeysAdmin, Reach::Handler),
     Route::needs("POST", "/v1/keys", P::KeysAdmin, Reach::Handler).audited("key.create"),
     Route::needs("POST", "/v1/keys/{prefix}/revoke", P::KeysAdmin, Reach::Handler).audited("key.revoke"),

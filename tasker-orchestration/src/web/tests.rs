@@ -69,6 +69,8 @@ fn unconnected() -> Orchestration {
         timer_poll_interval: Duration::from_secs(1),
         repair_interval: Duration::from_secs(1),
         stalled_after: Duration::from_secs(1),
+        max_stalls: 1,
+        handler_missing_after: Duration::from_secs(1),
         max_deliveries: 1,
         max_input_bytes: 1_000,
         max_batch_submit: 10,
@@ -182,13 +184,17 @@ fn the_document_has_every_route() {
     let documented = operations(&document());
     let named: BTreeSet<_> = documented.iter().map(|(method, path)| format!("{method} {path}")).collect();
     let expected = [
+        "DELETE /v1/limits/{namespace}",
         "GET /health",
         "GET /health/detailed",
         "GET /health/live",
         "GET /health/ready",
         "GET /metrics",
         "GET /v1/audit",
+        "GET /v1/dead-letters",
+        "GET /v1/dead-letters/{dead_letter_id}",
         "GET /v1/keys",
+        "GET /v1/limits",
         "GET /v1/tasks",
         "GET /v1/tasks/{task_id}",
         "GET /v1/tasks/{task_id}/explain",
@@ -197,6 +203,9 @@ fn the_document_has_every_route() {
         "GET /v1/templates",
         "GET /v1/templates/{namespace}/{name}",
         "GET /v1/workers",
+        "POST /v1/dead-letters/{dead_letter_id}/discard",
+        "POST /v1/dead-letters/{dead_letter_id}/redrive",
+        "POST /v1/dead-letters/{dead_letter_id}/resolve",
         "POST /v1/keys",
         "POST /v1/keys/{prefix}/revoke",
         "POST /v1/tasks",
@@ -207,10 +216,12 @@ fn the_document_has_every_route() {
         "POST /v1/tasks/{task_id}/resume",
         "POST /v1/tasks/{task_id}/retry",
         "POST /v1/tasks/{task_id}/steps/{step}/cancel",
+        "POST /v1/tasks/{task_id}/steps/{step}/park",
         "POST /v1/tasks/{task_id}/steps/{step}/resolve",
         "POST /v1/tasks/{task_id}/steps/{step}/retry",
         "POST /v1/templates",
         "POST /v1/templates/check",
+        "PUT /v1/limits/{namespace}",
     ];
     assert_eq!(named.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }

@@ -22,6 +22,10 @@ crate::text_enum! {
         DlqRead = "dlq:read",
         /// Redrive, resolve and discard dead letters.
         DlqOperate = "dlq:operate",
+        /// Look at limits of how many steps run at once.
+        LimitsRead = "limits:read",
+        /// Set and remove such limits.
+        LimitsWrite = "limits:write",
         /// Create, list and revoke API keys.
         KeysAdmin = "keys:admin",
         /// Read what operators did.

@@ -61,6 +61,11 @@ pub struct Orchestration {
     /// How long work may go without progress before the repair looks at it.
     #[serde(rename = "stalled_after_ms", deserialize_with = "milliseconds")]
     pub stalled_after: Duration,
+    /// A step that stands still more often than this is put aside as a dead letter.
+    pub max_stalls: u32,
+    /// How long a step may go back and forth between workers that lack its handler.
+    #[serde(rename = "handler_missing_after_ms", deserialize_with = "milliseconds")]
+    pub handler_missing_after: Duration,
     /// After so many deliveries a message is put aside as a dead letter.
     pub max_deliveries: u32,
     /// How long a shutdown waits for what is being worked on.

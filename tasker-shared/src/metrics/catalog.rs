@@ -9,9 +9,9 @@ use super::{
     labels::{
         AccessDecision, ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask,
         Endpoint, EnqueuedStep, Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HeldBack,
-        HttpRequest, InState, LabelSet, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Notification,
-        Operation, OperationOutcome, PrunedKind, Queue, RateLimited, Retry, StepFailure, StepResult, StepTransition,
-        Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
+        HttpRequest, InState, LabelSet, Limit, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue,
+        Notification, Operation, OperationOutcome, PrunedKind, Queue, RateLimited, Retry, Stall, StepFailure,
+        StepResult, StepTransition, Table, Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     spec::Spec,
 };
@@ -238,6 +238,16 @@ catalog! {
     dlq_messages: Counter<DeadLetter> = "tasker.dlq.messages.total", "{message}";
     /// Parked messages that nobody has dealt with.
     dlq_size: Gauge<()> = "tasker.dlq.size", "{message}";
+    /// Parked messages and steps that were put back.
+    dlq_redrives: Counter<DeadLetter> = "tasker.dlq.redrives.total", "{message}";
+    /// Steps that stood still and were enqueued again.
+    steps_stalls: Counter<Stall> = "tasker.steps.stalls.total", "{step}";
+    /// How many steps may run at once; for a limit by a value of the input, of each value.
+    concurrency_permits: Gauge<Limit> = "tasker.concurrency.permits", "{permit}";
+    /// Steps that run and count against a limit.
+    concurrency_permits_used: Gauge<Limit> = "tasker.concurrency.permits_used", "{permit}";
+    /// Steps that found no permit and were set aside.
+    concurrency_rejections: Counter<Namespace> = "tasker.concurrency.rejections.total", "{step}";
     /// Largest resident memory of a program that ran as a handler.
     command_memory: Histogram<Namespace> = "tasker.command.memory", "By", MEMORY;
     /// Processor time of a program that ran as a handler.

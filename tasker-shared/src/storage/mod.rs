@@ -13,6 +13,7 @@ mod types;
 
 pub mod api_keys;
 pub mod audit;
+pub mod concurrency;
 pub mod dead_letters;
 pub mod history;
 pub mod leases;
@@ -23,6 +24,7 @@ pub mod reports;
 pub mod retention;
 pub mod roles;
 pub mod schema;
+pub mod stalls;
 pub mod steps;
 pub mod tasks;
 pub mod templates;

@@ -53,6 +53,9 @@ grant update (state, attempt, worker_id, outcome, result, error, progress, enque
     on tasker.steps to tasker_worker;
 grant insert on tasker.step_transitions, tasker.dead_letters to tasker_worker;
 grant insert, update, delete on tasker.workers to tasker_worker;
+-- Permits that limit how many steps run at once are taken with the claim and given back with the report.
+grant select on tasker.limits, tasker.template_steps to tasker_worker;
+grant select, insert, update, delete on tasker.permits, tasker.permit_waits to tasker_worker;
 grant usage on sequence tasker.transition_id to tasker_worker;
 grant execute on function tasker.uuid_v7(), tasker.authenticate_key(text, bytea) to tasker_worker;
 

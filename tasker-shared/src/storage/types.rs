@@ -4,7 +4,7 @@ use crate::{
     api::AuditOutcome,
     id::{CorrelationId, DeadLetterId, RequestId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
-    step::{ResultType, StepState},
+    step::{DeadLetterReason, Resolution, ResultType, StepState},
     task::{IdentityStrategy, TaskState},
 };
 use sqlx::{
@@ -76,4 +76,4 @@ macro_rules! words {
 }
 
 ids!(CorrelationId, DeadLetterId, RequestId, StepId, TaskId, TemplateId, WorkerId);
-words!(AuditOutcome, IdentityStrategy, Name, ResultType, StepState, TaskState);
+words!(AuditOutcome, DeadLetterReason, IdentityStrategy, Name, Resolution, ResultType, StepState, TaskState);

@@ -2,12 +2,17 @@
 
 mod access;
 mod breakers;
+mod chaos;
 mod cli;
 mod cli_local;
+mod concurrency;
+mod connections;
 mod contract;
 mod crowd;
+mod dead_letters;
 mod docs;
 mod drills;
+mod exactly_once;
 mod fuzz;
 mod graphs;
 mod handlers;
@@ -33,6 +38,7 @@ mod schema;
 mod secrets;
 mod soak;
 mod stage;
+mod stalls;
 mod submission;
 mod telemetry;
 mod tls;
