@@ -374,7 +374,7 @@ async fn limits(api: &Contract) -> Result<()> {
     let set = put("/v1/limits/idle", &limit).await?;
     assert_eq!(
         (set.status, &set.body["scope"], &set.body["set_by"]),
-        (200, &json!("handler:noop"), &json!("operator:ada"))
+        (200, &json!("handler:noop"), &json!("operator:key:admin"))
     );
     for (status, path, body) in [
         (404, "/v1/limits/idel", &limit),
