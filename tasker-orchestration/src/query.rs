@@ -3,7 +3,7 @@
 use crate::{Error, Orchestration};
 use std::time::Duration;
 use tasker_shared::{
-    api::{Explanation, History, TaskDetail, TaskFilter, TaskPage, WorkerList},
+    api::{Explanation, History, TaskDetail, TaskFilter, TaskPage, TaskSummary, WorkerList},
     id::TaskId,
     storage::{history, overview, workers as worker_rows},
 };
@@ -12,6 +12,9 @@ mod explain;
 
 /// How many tasks a page has when nothing is said.
 const PAGE: u32 = 50;
+
+/// What a dashboard shows before and after a task: metrics come some time after it.
+const AROUND: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// The largest page.
 const LARGEST_PAGE: u32 = 1000;
@@ -45,7 +48,18 @@ pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<
 /// [`Error::TaskNotFound`], [`Error::Storage`].
 pub async fn detail(orchestration: &Orchestration, task: TaskId) -> Result<TaskDetail, Error> {
     let mut session = orchestration.database().session("show_task").await?;
-    overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))
+    let mut task = overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))?;
+    task.dashboard_url =
+        orchestration.settings().grafana_url.as_deref().map(|grafana| dashboard(grafana, &task.summary));
+    Ok(task)
+}
+
+/// Where Grafana shows the task: the dashboard *One Task*, for the time in which it lived.
+fn dashboard(grafana: &str, task: &TaskSummary) -> String {
+    let from = (task.created_at - AROUND).timestamp_millis();
+    let to = task.finished_at.map_or_else(|| "now".to_owned(), |end| (end + AROUND).timestamp_millis().to_string());
+    let (grafana, id) = (grafana.trim_end_matches('/'), task.correlation_id);
+    format!("{grafana}/d/tasker-task?var-correlation_id={id}&from={from}&to={to}")
 }
 
 /// Like [`detail`], answered when the task has ended or `patience` is over.

@@ -28,6 +28,7 @@ pub struct Service {
     orchestration: Orchestration,
     process: runtime::Process,
     listener: TcpListener,
+    metrics: Option<common::OwnPort>,
 }
 
 impl Service {
@@ -39,9 +40,11 @@ impl Service {
         let settings = settings(&process.config);
         let address = process.config.orchestration.http_address.to_string();
         let listener = common::bind(&address, "orchestration.http_address").await?;
+        let own = process.config.orchestration.metrics_address;
+        let metrics = common::OwnPort::bind(own, "orchestration.metrics_address", &process.exposition).await?;
         let orchestration =
             Orchestration::new(process.database.clone(), process.bell.clone(), process.tracing.clone(), settings);
-        Ok(Self { orchestration, process, listener })
+        Ok(Self { orchestration, process, listener, metrics })
     }
 
     /// What the HTTP API calls, for callers in the same process.
@@ -62,7 +65,7 @@ impl Service {
     /// # Errors
     /// [`common::Error::Serve`] when the listener breaks.
     pub async fn run(self) -> Result<(), common::Error> {
-        let Self { orchestration, process, listener } = self;
+        let Self { orchestration, process, listener, metrics } = self;
         let config = &process.config.orchestration;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "orchestration listens");
@@ -77,7 +80,7 @@ impl Service {
                 rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
-                exposition: Some(process.exposition.clone()),
+                exposition: metrics.is_none().then(|| process.exposition.clone()),
             },
         );
         let served = common::serve(listener, router, process.shutdown.clone(), config.shutdown_grace);
@@ -85,6 +88,10 @@ impl Service {
         let loops = CancellationToken::new();
         let period = process.config.telemetry.metrics.probe_interval();
         let sampling = tokio::spawn(probes::run(orchestration.clone(), period, loops.clone()));
+        let page = metrics.map(|page| {
+            let (metrics, stop) = (orchestration.metrics().clone(), loops.clone());
+            tokio::spawn(async move { page.serve(&metrics, stop).await })
+        });
         let running = tokio::spawn(run(orchestration, loops.clone()));
         let outcome = served.await;
         loops.cancel();
@@ -93,6 +100,9 @@ impl Service {
         }
         if let Err(error) = sampling.await {
             tracing::error!(%error, "the probes ended badly");
+        }
+        if let Some(Err(error)) = futures::future::OptionFuture::from(page).await {
+            tracing::error!(%error, "/metrics ended badly");
         }
         tracing::info!("orchestration has drained");
         outcome
@@ -105,6 +115,7 @@ pub fn settings(config: &Config) -> Settings {
     let batch = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Settings {
         environment: config.environment.clone(),
+        grafana_url: config.telemetry.grafana_url.clone(),
         results_batch: batch(from.results_batch_size),
         requests_batch: batch(from.requests_batch_size),
         process_loops: from.process_loops,

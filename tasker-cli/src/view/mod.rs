@@ -24,7 +24,7 @@ pub use config::config;
 pub use explain::explanation;
 pub use history::history;
 pub use live::{Follow, Live, Verdict, follow};
-pub use metric::metrics;
+pub use metric::{conformity, metrics};
 pub use paint::{Paint, Tone};
 pub use schema::schema;
 pub use service::{health, workers};

@@ -58,6 +58,7 @@ fn unconnected() -> Orchestration {
     };
     let database = Database::deferred(&options, Metrics::disabled()).unwrap();
     let settings = orchestration::Settings {
+        grafana_url: None,
         environment: "test".into(),
         results_batch: 1,
         requests_batch: 1,

@@ -92,8 +92,9 @@ pub async fn store(
         .bind(worker);
     let door = Door::of(STEP_RESULTS);
     let rows: Result<Vec<(StepId,)>, Error> = session.fetch("report_steps", query).await;
+    let began = door.began();
     let rows = door.close(session, rows, |rows| Traffic { sent: rows.len() as u64, ..Traffic::default() })?;
-    session.passed(queue.into(), Traffic { deleted: rows.len() as u64, ..Traffic::default() });
+    session.passed(queue.into(), Traffic { deleted: rows.len() as u64, ..Traffic::default() }, began);
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 

@@ -15,6 +15,7 @@ mod interleave;
 mod layers;
 mod leases;
 mod line;
+mod metrics_page;
 mod model;
 mod observability;
 mod observability_prometheus;
