@@ -350,8 +350,8 @@ impl<'a> Work<'a> {
         self.commit(ended.unwrap_or(state)).await
     }
 
-    async fn commit(self, state: TaskState) -> Result<TaskState, Error> {
-        self.session.commit().await?;
+    async fn commit(mut self, state: TaskState) -> Result<TaskState, Error> {
+        self.committed.transaction = Some(self.session.commit().await?);
         self.committed.tell(self.orchestration);
         Ok(state)
     }

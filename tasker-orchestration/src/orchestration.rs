@@ -17,6 +17,8 @@ use tasker_shared::{
 pub struct Settings {
     /// Whose overrides of a template apply.
     pub environment: String,
+    /// Where Grafana is, for links to the dashboard of a task.
+    pub grafana_url: Option<String>,
     /// The most results that one transaction carries.
     pub results_batch: i64,
     /// The most task requests that one transaction carries.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tasker_shared::{
     api::{
         DeadLetter, DeadLetterFilter, DeadLetterPage, Explanation, History, TaskDetail, TaskFilter, TaskPage,
-        WorkerList,
+        TaskSummary, WorkerList,
     },
     id::{DeadLetterId, TaskId},
     storage::{dead_letters as letters, history, overview, workers as worker_rows},
@@ -15,6 +15,9 @@ mod explain;
 
 /// How many tasks a page has when nothing is said.
 const PAGE: u32 = 50;
+
+/// What a dashboard shows before and after a task: metrics come some time after it.
+const AROUND: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// The largest page.
 const LARGEST_PAGE: u32 = 1000;
@@ -44,7 +47,18 @@ pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<
 /// [`Error::TaskNotFound`], [`Error::Storage`].
 pub async fn detail(orchestration: &Orchestration, task: TaskId) -> Result<TaskDetail, Error> {
     let mut session = orchestration.database().session("show_task").await?;
-    overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))
+    let mut task = overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))?;
+    task.dashboard_url =
+        orchestration.settings().grafana_url.as_deref().map(|grafana| dashboard(grafana, &task.summary));
+    Ok(task)
+}
+
+/// Where Grafana shows the task: the dashboard *One Task*, for the time in which it lived.
+fn dashboard(grafana: &str, task: &TaskSummary) -> String {
+    let from = (task.created_at - AROUND).timestamp_millis();
+    let to = task.finished_at.map_or_else(|| "now".to_owned(), |end| (end + AROUND).timestamp_millis().to_string());
+    let (grafana, id) = (grafana.trim_end_matches('/'), task.correlation_id);
+    format!("{grafana}/d/tasker-task?var-correlation_id={id}&from={from}&to={to}")
 }
 
 /// Like [`detail`], answered when the task has ended or `patience` is over.

@@ -148,7 +148,7 @@ async fn mend(orchestration: &Orchestration, id: TaskId) -> Result<u64, Error> {
         finalize::finalize(&mut session, &counts, &states, "orchestration", &mut committed).await?;
         mended += committed.ended.len() as u64;
     }
-    session.commit().await?;
+    committed.transaction = Some(session.commit().await?);
     committed.rings.extend([Topic::Results, Topic::Requests, Topic::Timers, Topic::Steps(task.namespace)]);
     committed.tell(orchestration);
     Ok(mended)

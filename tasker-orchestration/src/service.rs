@@ -15,6 +15,7 @@ use tasker_shared::{
     config::Config,
     metrics::Metrics,
     runtime::{self, Gate, Topic, consume, judge, sweep, web as common},
+    storage,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ pub struct Service {
     orchestration: Orchestration,
     process: runtime::Process,
     listener: TcpListener,
+    metrics: Option<common::OwnPort>,
 }
 
 impl Service {
@@ -38,9 +40,11 @@ impl Service {
         let settings = settings(&process.config);
         let address = process.config.orchestration.http_address.to_string();
         let listener = common::bind(&address, "orchestration.http_address").await?;
+        let own = process.config.orchestration.metrics_address;
+        let metrics = common::OwnPort::bind(own, "orchestration.metrics_address", &process.exposition).await?;
         let orchestration =
             Orchestration::new(process.database.clone(), process.bell.clone(), process.tracing.clone(), settings);
-        Ok(Self { orchestration, process, listener })
+        Ok(Self { orchestration, process, listener, metrics })
     }
 
     /// What the HTTP API calls, for callers in the same process.
@@ -61,7 +65,7 @@ impl Service {
     /// # Errors
     /// [`common::Error::Serve`] when the listener breaks.
     pub async fn run(self) -> Result<(), common::Error> {
-        let Self { orchestration, process, listener } = self;
+        let Self { orchestration, process, listener, metrics } = self;
         let config = &process.config.orchestration;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "orchestration listens");
@@ -76,7 +80,7 @@ impl Service {
                 rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
-                exposition: Some(process.exposition.clone()),
+                exposition: metrics.is_none().then(|| process.exposition.clone()),
             },
         );
         let served = common::serve(listener, router, process.shutdown.clone(), config.shutdown_grace);
@@ -84,6 +88,10 @@ impl Service {
         let loops = CancellationToken::new();
         let period = process.config.telemetry.metrics.probe_interval();
         let sampling = tokio::spawn(probes::run(orchestration.clone(), period, loops.clone()));
+        let page = metrics.map(|page| {
+            let (metrics, stop) = (orchestration.metrics().clone(), loops.clone());
+            tokio::spawn(async move { page.serve(&metrics, stop).await })
+        });
         let running = tokio::spawn(run(orchestration, loops.clone()));
         let outcome = served.await;
         loops.cancel();
@@ -93,16 +101,21 @@ impl Service {
         if let Err(error) = sampling.await {
             tracing::error!(%error, "the probes ended badly");
         }
+        if let Some(Err(error)) = futures::future::OptionFuture::from(page).await {
+            tracing::error!(%error, "/metrics ended badly");
+        }
         tracing::info!("orchestration has drained");
         outcome
     }
 }
 
-fn settings(config: &Config) -> Settings {
+/// Limits and sizes, as configured.
+pub fn settings(config: &Config) -> Settings {
     let from = &config.orchestration;
     let batch = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Settings {
         environment: config.environment.clone(),
+        grafana_url: config.telemetry.grafana_url.clone(),
         results_batch: batch(from.results_batch_size),
         requests_batch: batch(from.requests_batch_size),
         process_loops: from.process_loops,
@@ -116,6 +129,35 @@ fn settings(config: &Config) -> Settings {
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
         retention: config.retention.clone(),
+    }
+}
+
+/// A loop of this service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// Outcomes become verdicts.
+    Process,
+    /// Tasks that were submitted by SQL get their steps.
+    Initialize,
+    /// What is due happens.
+    Timers,
+    /// Leases that ran out come first.
+    ExpiredLeases,
+    /// What stands still is mended.
+    Repair,
+}
+
+/// One turn of one loop, for callers that drive the service themselves.
+///
+/// # Errors
+/// The turn changed nothing, or not everything; the next one goes on.
+pub async fn turn(orchestration: &Orchestration, of: Loop) -> Result<(), storage::Error> {
+    match of {
+        Loop::Process => taken::turn::<Process>(orchestration).await.map(drop),
+        Loop::Initialize => taken::turn::<Requests>(orchestration).await.map(drop),
+        Loop::Timers => timers::turn(orchestration).await.map(drop),
+        Loop::ExpiredLeases => repair::expired_leases(orchestration).await.map(drop),
+        Loop::Repair => repair::turn(orchestration).await.map(drop),
     }
 }
 

@@ -54,8 +54,8 @@ async fn together<W: Work>(orchestration: &Orchestration) -> Result<Turn, Error>
         session.rollback().await?;
         return Ok(Turn::Empty);
     }
-    let committed = W::work(orchestration, &mut session, &messages).await?;
-    session.commit().await?;
+    let mut committed = W::work(orchestration, &mut session, &messages).await?;
+    committed.transaction = Some(session.commit().await?);
     committed.tell(orchestration);
     let full = i64::try_from(messages.len()).is_ok_and(|n| n >= limit);
     Ok(if full { Turn::Full } else { Turn::Partial })
@@ -86,8 +86,8 @@ async fn one_by_one<W: Work>(orchestration: &Orchestration) -> Result<Turn, stor
 async fn alone<W: Work>(orchestration: &Orchestration, message: &Message) -> Result<(), Error> {
     let mut session = orchestration.database().begin(W::NAME).await?;
     queue::delete(&mut session, W::QUEUE, &[message.msg_id]).await?;
-    let committed = W::work(orchestration, &mut session, std::slice::from_ref(message)).await?;
-    session.commit().await?;
+    let mut committed = W::work(orchestration, &mut session, std::slice::from_ref(message)).await?;
+    committed.transaction = Some(session.commit().await?);
     committed.tell(orchestration);
     Ok(())
 }

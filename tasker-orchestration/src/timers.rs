@@ -48,7 +48,7 @@ async fn fire(orchestration: &Orchestration) -> Result<Duration, Error> {
                 end_late(&mut session, late, &mut committed).await?;
             }
         }
-        session.commit().await?;
+        committed.transaction = Some(session.commit().await?);
         committed.tell(orchestration);
         // there may be more, and tasks that somebody else held
         return Ok(Duration::from_millis(if due.len() < 10 { 10 } else { 0 }));

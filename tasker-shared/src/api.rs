@@ -210,6 +210,9 @@ pub struct TaskDetail {
     pub source_system: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Its dashboard, where `telemetry.grafana_url` says where Grafana is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard_url: Option<String>,
     /// Its steps, in the order of the template.
     pub steps: Vec<StepDetail>,
 }

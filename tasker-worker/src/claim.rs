@@ -4,7 +4,7 @@ use crate::{
     core::{Core, Served},
     execute, report, shed,
 };
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanId, SpanKind};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -19,7 +19,7 @@ use tasker_shared::{
         self, Session, concurrency,
         leases::{self, Claim, Claimed, Held},
     },
-    telemetry::{About, Span, Spans, Station, Trace, TraceParent, span_id},
+    telemetry::{About, Span, Spans, Station, Trace, TraceParent, span_id, transaction_id},
     template::Compiled,
 };
 use tokio_util::sync::CancellationToken;
@@ -66,12 +66,17 @@ pub(crate) async fn turn(
     let took = started.elapsed() / u32::try_from(claim.steps.len()).unwrap_or(1);
     let wanted = claim.steps.iter().map(|step| (step.template_id, step.environment.clone())).collect();
     let templates: Templates = core.templates.get(&mut session, wanted).await?;
-    drop(session);
+    let transaction = session.done();
     let mut refused = Vec::new();
     let mut spans = core.tracing.spans();
+    let shared = claim.steps.iter().find(|step| core.tracing.keeps(trace_of(step)));
+    let shared = shared.map(|step| (trace_of(step), step_span(step, Station::Claim)));
+    if let Some((trace, station)) = shared {
+        spans.transaction(trace, station, &transaction);
+    }
     for step in claim.steps {
         count(core, served, &step, wake, took);
-        trace(&mut spans, served, &step, began);
+        trace(&mut spans, served, &step, began, shared);
         let Some(slot) = slots.split(1) else { break };
         let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
         if !core.completion.admits(execute::kind(core, template.as_deref(), &step.step_name)) {
@@ -178,7 +183,19 @@ pub(crate) fn tell(about: &mut About<'_>, served: &Served, step: &Claimed) {
         .text("messaging.destination.name", served.queue.as_str());
 }
 
-fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTime) {
+/// The id of the span that a station writes for the attempt.
+pub(crate) fn step_span(step: &Claimed, station: Station) -> SpanId {
+    span_id(step.step_id.0, step.attempt.cast_unsigned(), station)
+}
+
+/// Links to the transaction that a span shares with a span of another trace.
+pub(crate) fn join(about: &mut About<'_>, step: &Claimed, shared: Option<(Trace, SpanId)>) {
+    if let Some((trace, station)) = shared.filter(|(trace, _)| trace.correlation_id != step.correlation_id) {
+        about.link(trace.correlation_id, transaction_id(station));
+    }
+}
+
+fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTime, shared: Option<(Trace, SpanId)>) {
     let id = |station, attempt: i32| span_id(step.step_id.0, attempt.cast_unsigned(), station);
     // the doorbell of an attempt was rung by the span that knew the attempt before
     let cause = if step.is_reclaimed() {
@@ -209,6 +226,7 @@ fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTi
         for (parent, attempt) in step.parent_ids.iter().zip(&step.parent_attempts) {
             about.link(step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process));
         }
+        join(about, step, shared);
     });
 }
 

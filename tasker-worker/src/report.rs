@@ -1,11 +1,11 @@
 //! Station *report*: outcomes become durable, and leases end.
 
 use crate::{
-    claim::{tell, trace_of},
+    claim::{join, step_span, tell, trace_of},
     completion::Outcomes,
     core::{Core, Served},
 };
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanId, SpanKind};
 use std::{
     collections::{BTreeMap, HashSet},
     time::{Duration, Instant, SystemTime},
@@ -18,12 +18,12 @@ use tasker_shared::{
     runtime::{Topic, judge},
     step::{Failure, FailureKind, Outcome, StepState},
     storage::{
-        Error, Session,
+        Error, Session, Transaction,
         concurrency::{self, Scope},
         leases::Claimed,
         reports::{self, Report},
     },
-    telemetry::{Span, Spans, Station, span_id},
+    telemetry::{Span, Spans, Station, Trace, span_id},
 };
 
 /// The first and the longest pause after a failure of the database.
@@ -65,9 +65,9 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
     loop {
         let (began, started) = (SystemTime::now(), Instant::now());
         match store_once(core, queue, &reports).await {
-            Ok(accepted) => {
+            Ok(stored) => {
                 let permits = permits_of(&executed);
-                told(core, executed, &accepted, began, started.elapsed());
+                told(core, executed, &stored, began, started.elapsed());
                 return free(core, permits).await;
             }
             Err(error) if error.is_transient() => {
@@ -89,19 +89,27 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
     }
 }
 
-async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Result<HashSet<StepId>, Error> {
+/// Which reports were accepted, and the transaction that did so.
+#[derive(Default)]
+pub(crate) struct Stored {
+    pub(crate) accepted: HashSet<StepId>,
+    pub(crate) transaction: Option<Transaction>,
+}
+
+async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Result<Stored, Error> {
     if reports.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Stored::default());
     }
     // a report does not wait for the breaker, whose try it may be
     let permit = core.pgmq.admit().ok();
     let stored = async {
         let mut session = core.database.session("report").await?;
-        reports::store(&mut session, queue, reports, core.registration.id).await
+        let accepted = reports::store(&mut session, queue, reports, core.registration.id).await?;
+        Ok(Stored { accepted: accepted.into_iter().collect(), transaction: Some(session.done()) })
     };
     let stored = stored.await;
     judge(permit, &stored);
-    Ok(stored?.into_iter().collect())
+    stored
 }
 
 /// A result that PostgreSQL refuses becomes the failure that says so.
@@ -119,9 +127,9 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
         answer = store_once(core, queue, std::slice::from_ref(&report)).await;
     }
     match answer {
-        Ok(accepted) => {
+        Ok(stored) => {
             let permits = permits_of(std::slice::from_ref(&executed));
-            told(core, vec![executed], &accepted, began, started.elapsed());
+            told(core, vec![executed], &stored, began, started.elapsed());
             free(core, permits).await;
         }
         Err(error) => {
@@ -187,23 +195,24 @@ pub(crate) async fn wake(
 }
 
 /// Rings, then counts what is durable now.
-pub(crate) fn told(
-    core: &Core,
-    executed: Vec<Executed>,
-    accepted: &HashSet<StepId>,
-    began: SystemTime,
-    took: Duration,
-) {
+pub(crate) fn told(core: &Core, executed: Vec<Executed>, stored: &Stored, began: SystemTime, took: Duration) {
+    let accepted = &stored.accepted;
     if !accepted.is_empty() {
         core.bell.ring(Topic::Results);
     }
     let share = took / u32::try_from(executed.len().max(1)).unwrap_or(1);
     let mut spans = core.tracing.spans();
+    let shared = executed.iter().map(|one| &one.step).find(|step| core.tracing.keeps(trace_of(step)));
+    let shared = shared.map(|step| (trace_of(step), step_span(step, Station::Report)));
+    let shared = stored.transaction.as_ref().and(shared);
+    if let (Some((trace, station)), Some(transaction)) = (shared, &stored.transaction) {
+        spans.transaction(trace, station, transaction);
+    }
     for one in executed {
         let accepted = accepted.contains(&one.step.step_id);
         core.running.remove(one.step.step_id, one.step.attempt);
         count(core, &one, accepted, share);
-        trace(&mut spans, &one, accepted, began);
+        trace(&mut spans, &one, accepted, began, shared);
     }
 }
 
@@ -234,7 +243,7 @@ fn count(core: &Core, one: &Executed, accepted: bool, took: Duration) {
     metrics.steps_transitions.add(1, labels::StepTransition { from, to });
 }
 
-fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTime) {
+fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTime, shared: Option<(Trace, SpanId)>) {
     let id = |station| span_id(one.step.step_id.0, one.step.attempt.cast_unsigned(), station);
     let span = Span {
         name: Station::Report.as_str(),
@@ -246,6 +255,7 @@ fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTim
     };
     spans.record(trace_of(&one.step), span, |about| {
         tell(about, &one.served, &one.step);
+        join(about, &one.step, shared);
         if !accepted {
             about.error("the report was refused: the lease was lost or the step stopped");
         }

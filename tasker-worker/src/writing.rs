@@ -4,7 +4,7 @@
 use crate::{
     core::Core,
     handler::Writes,
-    report::{self, Executed, PAUSE},
+    report::{self, Executed, PAUSE, Stored},
 };
 use futures::FutureExt as _;
 use std::{
@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tasker_shared::{
-    id::StepId,
     step::{Failure, FailureKind, Outcome},
     storage::{
         self, Error, Session,
@@ -32,8 +31,8 @@ pub(crate) async fn report(core: &Core, mut executed: Executed, writes: Writes) 
     let (step, attempt) = (executed.step.step_id, executed.step.attempt);
     let (began, started) = (SystemTime::now(), Instant::now());
     core.running.set_writing(step, attempt, true);
-    let accepted = match together(core, &executed, writes).await {
-        Ok(accepted) => accepted,
+    let stored = match together(core, &executed, writes).await {
+        Ok(stored) => stored,
         Err(failure) => {
             core.running.set_writing(step, attempt, false);
             executed.outcome = Outcome::Failure(failure);
@@ -41,15 +40,15 @@ pub(crate) async fn report(core: &Core, mut executed: Executed, writes: Writes) 
         }
     };
     let permits = report::permits_of(std::slice::from_ref(&executed));
-    report::told(core, vec![executed], &accepted, began, started.elapsed());
+    report::told(core, vec![executed], &stored, began, started.elapsed());
     report::free(core, permits).await;
     None
 }
 
 /// The report and the writes in one transaction; answers with the step when the report was accepted.
-async fn together(core: &Core, executed: &Executed, writes: Writes) -> Result<HashSet<StepId>, Failure> {
+async fn together(core: &Core, executed: &Executed, writes: Writes) -> Result<Stored, Failure> {
     let limit = core.settings.lease / 2;
-    let Some(mut session) = fenced(core, executed, limit).await? else { return Ok(HashSet::new()) };
+    let Some(mut session) = fenced(core, executed, limit).await? else { return Ok(Stored::default()) };
     let run = AssertUnwindSafe(writes.run(session.connection())).catch_unwind();
     let written = tokio::time::timeout(limit, run).await;
     // a session that is dropped here rolls back
@@ -65,8 +64,8 @@ async fn together(core: &Core, executed: &Executed, writes: Writes) -> Result<Ha
         }
     }
     // where the commit's answer is lost, the failure that is reported now is refused if the commit took place
-    session.commit().await.map_err(|error| unsaved(&error))?;
-    Ok(HashSet::from([executed.step.step_id]))
+    let transaction = session.commit().await.map_err(|error| unsaved(&error))?;
+    Ok(Stored { accepted: HashSet::from([executed.step.step_id]), transaction: Some(transaction) })
 }
 
 /// A transaction in which the report is stored; none when it was refused. While the database is away it is tried again

@@ -1,7 +1,12 @@
 //! The harness of the tests that need a database: one PostgreSQL for all of them, a database for each.
 
 pub mod database;
+#[path = "../../fuzz/src/lib.rs"]
+pub mod fuzz;
 pub mod gate;
+pub mod interleave;
+pub mod invariants;
+pub mod model;
 pub mod process;
 pub mod soak;
 pub mod system;

@@ -72,6 +72,7 @@ pub struct System {
 pub fn orchestration_settings() -> tasker_orchestration::Settings {
     tasker_orchestration::Settings {
         environment: "test".to_owned(),
+        grafana_url: None,
         results_batch: 200,
         requests_batch: 200,
         process_loops: 1,
@@ -105,15 +106,19 @@ pub fn worker_settings() -> tasker_worker::Settings {
 /// # Errors
 /// PostgreSQL refuses.
 pub async fn connect(url: &str, metrics: Metrics) -> Result<Database> {
-    let options = Options {
+    Ok(Database::connect(&options(url), metrics).await?)
+}
+
+/// How tests reach their database.
+pub fn options(url: &str) -> Options {
+    Options {
         url: url.to_owned(),
         max_connections: 10,
         connect_timeout: Duration::from_secs(30),
         acquire_timeout: Duration::from_secs(30),
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
-    };
-    Ok(Database::connect(&options, metrics).await?)
+    }
 }
 
 impl System {
@@ -145,7 +150,7 @@ impl System {
         let test_database = TestDatabase::create().await?;
         let database = connect(&test_database.url, metrics).await?;
         let shutdown = CancellationToken::new();
-        let bell = Bell::start(database.pool(), shutdown.clone());
+        let bell = Bell::start(database.pool(), database.metrics().clone(), shutdown.clone());
         let orchestration = Orchestration::new(database.clone(), bell, tracing, settings);
         let mut running = JoinSet::new();
         running.spawn(tasker_orchestration::service::run(orchestration.clone(), shutdown.clone()));
@@ -158,7 +163,7 @@ impl System {
     /// The database cannot be had.
     pub async fn add_orchestration(&mut self, settings: tasker_orchestration::Settings) -> Result<Orchestration> {
         let database = connect(&self.test_database.url, Metrics::disabled()).await?;
-        let bell = Bell::start(database.pool(), self.shutdown.clone());
+        let bell = Bell::start(database.pool(), database.metrics().clone(), self.shutdown.clone());
         let orchestration = Orchestration::new(database, bell, Tracing::disabled(), settings);
         self.running.spawn(tasker_orchestration::service::run(orchestration.clone(), self.shutdown.clone()));
         Ok(orchestration)

@@ -41,7 +41,7 @@ pub async fn run(command: Command, shell: &mut Shell) -> Result {
         Command::Worker(command) => worker::run(command, shell).await,
         Command::Db(command) => db::run(command, shell).await,
         Command::Config(command) => config::run(command, shell),
-        Command::Metrics(command) => metrics::run(command, shell),
+        Command::Metrics(command) => metrics::run(command, shell).await,
         Command::Health => health::run(shell).await,
         Command::Completions { shell: kind } => completions::run(kind, shell),
     }

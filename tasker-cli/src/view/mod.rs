@@ -26,7 +26,7 @@ pub use dlq::{dead_letter, dead_letters, limits};
 pub use explain::explanation;
 pub use history::history;
 pub use live::{Follow, Live, Verdict, follow};
-pub use metric::metrics;
+pub use metric::{conformity, metrics};
 pub use paint::{Paint, Tone};
 pub use schema::schema;
 pub use service::{health, workers};

@@ -275,5 +275,6 @@ async fn close_alone(
     if !dead_letters::close(&mut session, id, resolution, &super::actor(action), action.reason.as_deref()).await? {
         return Err(Error::Illegal(format!("dead letter {id} was dealt with meanwhile")));
     }
-    Ok(session.commit().await?)
+    session.commit().await?;
+    Ok(())
 }

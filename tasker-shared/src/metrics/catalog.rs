@@ -9,7 +9,7 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, Endpoint,
         EnqueuedStep, Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HeldBack, HttpRequest,
-        InState, LabelSet, Limit, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation,
+        InState, LabelSet, Limit, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Notification, Operation,
         OperationOutcome, PrunedKind, Queue, RateLimited, Retry, Stall, StepFailure, StepResult, StepTransition, Table,
         Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
@@ -256,6 +256,13 @@ catalog! {
     health_check_duration: Histogram<Component> = "tasker.health.check.duration", "ms", FAST;
     /// 1 where the dependency answers, 0 where it does not.
     health_dependency_up: Gauge<Dependency> = "tasker.health.dependency_up", "";
+
+    /// Notifications sent to other processes, which wake them.
+    notifications_sent: Counter<Notification> = "tasker.notifications.sent.total", "{notification}";
+    /// Notifications that could not be sent; others find the work when they poll.
+    notifications_failed: Counter<Notification> = "tasker.notifications.failed.total", "{notification}";
+    /// Time of a notification from a process through PostgreSQL and back to it.
+    notifications_delivery_duration: Histogram<Notification> = "tasker.notifications.delivery.duration", "ms", FAST;
 
     /// State of the circuit breaker between the HTTP API and the database: 0 closed, 1 half-open, 2 open.
     api_circuit_breaker_state: Gauge<()> = "api_circuit_breaker_state", "";

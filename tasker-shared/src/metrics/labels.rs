@@ -71,6 +71,11 @@ macro_rules! labels {
 }
 
 labels! {
+    /// Of one kind of notification.
+    Notification {
+        /// What it is about: a topic of work, `finished` tasks or `kept` traces.
+        channel: &'static str,
+    }
     /// One task, by kind.
     Task of correlation_id {
         /// Of the template.

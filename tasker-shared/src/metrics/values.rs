@@ -209,6 +209,13 @@ text_enum! {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Label(StringValue);
 
+impl Label {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 impl From<&'static str> for Label {
     fn from(text: &'static str) -> Self {
         Self(text.into())

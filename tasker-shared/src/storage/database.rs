@@ -1,11 +1,11 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::{Error, error::is_cut};
+use super::{Error, Gate, error::is_cut};
 use crate::{
     breaker::{Breakers, Policy},
     metrics::{
         Label, Metrics, Success, TransactionOutcome,
-        labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+        labels::{self, Operation, OperationOutcome, TransactionEnd},
     },
     queue::traffic::Traffic,
 };
@@ -22,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How much longer than the server may take a statement's answer may take to arrive. Then nobody is there any more.
@@ -64,6 +64,7 @@ pub struct Database {
     breakers: Breakers,
     doubt: Doubt,
     patience: Duration,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl Database {
@@ -120,7 +121,13 @@ impl Database {
             .connect_lazy_with(connect);
         let breakers = Breakers::new(Policy::default(), &metrics);
         let patience = options.statement_timeout.saturating_add(GRACE);
-        Ok(Self { pool, metrics, target, breakers, doubt, patience })
+        Ok(Self { pool, metrics, target, breakers, doubt, patience, gate: None })
+    }
+
+    /// The same pool with a gate before every statement; for tests.
+    #[must_use]
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self.clone() }
     }
 
     /// With circuit breakers that follow `policy`.
@@ -200,11 +207,15 @@ impl Database {
             connection,
             metrics: self.metrics.clone(),
             doubt: self.doubt.clone(),
+            gate: self.gate.clone(),
             patience: self.patience,
             name,
+            began: SystemTime::now(),
             started: Instant::now(),
             open: false,
             traffic: Vec::new(),
+            passages: Vec::new(),
+            statements: 0,
         })
     }
 }
@@ -261,11 +272,56 @@ pub struct Session {
     metrics: Metrics,
     doubt: Doubt,
     patience: Duration,
+    gate: Option<Arc<dyn Gate>>,
     name: &'static str,
+    began: SystemTime,
     started: Instant,
     open: bool,
     /// What passed the queues in this transaction, to be counted when it commits.
     traffic: Vec<(Label, Traffic)>,
+    passages: Vec<Passage>,
+    statements: u32,
+}
+
+/// What was done in a session, for traces.
+#[derive(Debug)]
+pub struct Transaction {
+    /// The name of the session.
+    pub name: &'static str,
+    /// When its connection was there.
+    pub began: SystemTime,
+    /// When it was over.
+    pub ended: SystemTime,
+    /// How many statements it had.
+    pub statements: u32,
+    /// What passed the queues, in order.
+    pub passages: Vec<Passage>,
+}
+
+/// Messages that one statement moved.
+#[derive(Debug)]
+pub struct Passage {
+    /// The queue.
+    pub queue: Label,
+    /// What became of them.
+    pub moved: Moved,
+    /// How many.
+    pub messages: u64,
+    /// When the statement began.
+    pub began: SystemTime,
+    /// When it was answered.
+    pub ended: SystemTime,
+}
+
+/// What became of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// They were put on the queue.
+    Sent,
+    /// They were read.
+    Received,
+    /// They were deleted or archived.
+    Settled,
 }
 
 impl Session {
@@ -278,6 +334,7 @@ impl Session {
         doing: &'static str,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = within(self.patience, query.execute(&mut *self.connection)).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
@@ -295,6 +352,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = within(self.patience, query.fetch_all(&mut *self.connection)).await;
         self.measured(doing, started, answer)
@@ -312,6 +370,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         let answer = within(self.patience, query.fetch_optional(&mut *self.connection)).await;
         self.measured(doing, started, answer)
@@ -321,14 +380,25 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Statement`] when it is not known to be committed.
-    pub async fn commit(mut self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<Transaction, Error> {
         let answer = self.execute("commit", sqlx::query("commit")).await;
         self.open = answer.is_err();
         if answer.is_ok() {
             self.ended(TransactionOutcome::Committed);
             self.traffic.drain(..).for_each(|(queue, traffic)| traffic.count(&self.metrics, &queue));
         }
-        answer.map(drop)
+        answer.map(|_| self.done())
+    }
+
+    /// What was done; on a session whose statements are transactions of their own that is all there is to end.
+    pub fn done(mut self) -> Transaction {
+        Transaction {
+            name: self.name,
+            began: self.began,
+            ended: SystemTime::now(),
+            statements: self.statements,
+            passages: std::mem::take(&mut self.passages),
+        }
     }
 
     /// Gives the transaction up.
@@ -353,7 +423,11 @@ impl Session {
     }
 
     /// Messages passed a queue: counted at the commit, or at once where each statement is its own transaction.
-    pub(crate) fn passed(&mut self, queue: Label, traffic: Traffic) {
+    pub(crate) fn passed(&mut self, queue: Label, traffic: Traffic, began: SystemTime) {
+        let ended = SystemTime::now();
+        for (moved, messages) in traffic.moved() {
+            self.passages.push(Passage { queue: queue.clone(), moved, messages, began, ended });
+        }
         if self.open {
             self.traffic.push((queue, traffic));
         } else {
@@ -361,7 +435,15 @@ impl Session {
         }
     }
 
+    async fn pass(&self, doing: &'static str) -> Result<(), Error> {
+        match &self.gate {
+            Some(gate) => gate.pass(self.name, doing).await.map_err(|source| Error::Statement { doing, source }),
+            None => Ok(()),
+        }
+    }
+
     fn measured<T>(&mut self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
+        self.statements += 1;
         self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
         if answer.as_ref().is_err_and(is_cut) {
@@ -372,7 +454,8 @@ impl Session {
     }
 
     fn ended(&self, outcome: TransactionOutcome) {
-        self.metrics.db_transaction_duration.record_since(self.started, Transaction { transaction: self.name });
+        let labels = labels::Transaction { transaction: self.name };
+        self.metrics.db_transaction_duration.record_since(self.started, labels);
         self.metrics.db_transactions.add(1, TransactionEnd { outcome, transaction: self.name });
     }
 }

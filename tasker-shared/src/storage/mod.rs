@@ -7,6 +7,7 @@
 mod compiled;
 mod database;
 mod error;
+mod gate;
 mod leader;
 mod types;
 
@@ -29,6 +30,7 @@ pub mod vitals;
 pub mod workers;
 
 pub use compiled::CompiledTemplates;
-pub use database::{Database, Options, Session};
+pub use database::{Database, Moved, Options, Passage, Session, Transaction};
 pub use error::Error;
+pub use gate::{Gate, Passed};
 pub use leader::{Duty, Leader};

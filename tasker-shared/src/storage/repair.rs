@@ -155,6 +155,7 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
                                  where d.task_id = t.id and d.queue = '{TASK_REQUESTS}' and d.resolved_at is null)"
     );
     let seconds = older.as_secs_f64();
+    let began = std::time::SystemTime::now();
     let reports = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;
     let timers = session.execute("mend_timers", sqlx::query(&timers).bind(task)).await?;
     let steps = session.execute("mend_doorbells", sqlx::query(&steps).bind(task).bind(seconds)).await?;
@@ -162,7 +163,7 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
     let queues: [(Label, u64); 3] =
         [(STEP_RESULTS.into(), reports), ((&queue).into(), steps), (TASK_REQUESTS.into(), requests)];
     for (queue, sent) in queues {
-        session.passed(queue, Traffic { sent, ..Traffic::default() });
+        session.passed(queue, Traffic { sent, ..Traffic::default() }, began);
     }
     Ok(Mended { all: reports + timers + steps + requests, steps })
 }

@@ -13,6 +13,10 @@ use std::collections::BTreeSet;
 pub(super) fn begin(metrics: &Metrics) {
     metrics.worker_heartbeat_failures.add(0, ());
     metrics.telemetry_overflow.add(0, ());
+    for channel in crate::runtime::NOTIFICATIONS {
+        metrics.notifications_sent.add(0, labels::Notification { channel });
+        metrics.notifications_failed.add(0, labels::Notification { channel });
+    }
     for reason in DeadLetterReason::ALL.iter().copied() {
         metrics.dlq_messages.add(0, labels::DeadLetter { reason });
         metrics.dlq_redrives.add(0, labels::DeadLetter { reason });

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 /// Counters of what does not go wrong in a test on purpose: they are exported, and tell zero.
 const NOTHING_HAPPENED: &[&str] = &[
     "mpsc_channel_full_events_total",
+    "tasker.notifications.failed.total",
     "ffi_completion_slow_sends_total",
     "ffi_completion_circuit_open_rejections_total",
     "tasker.worker.claims_held_back.total",
