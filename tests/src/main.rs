@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tasker_tests::{interleave, model, soak};
+use tasker_tests::{chaos, interleave, model, soak};
 
 /// Long tests of the whole system; build the programs first: `cargo build --release --workspace`
 #[derive(Debug, Parser)]
@@ -14,27 +14,41 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Break things from a seed, and check that every promise was kept
+    Chaos(chaos::Settings),
     /// Run many steps with retention on, and judge whether latency, sizes and memory stay flat
     Soak(soak::Settings),
     /// Tell random stories, and compare the system with an oracle after each operation
     Model(model::Options),
     /// Try the orders in which transactions can meet, one after the other
     Interleave(interleave::Options),
+    /// The worker that `chaos` starts
+    #[command(hide = true)]
+    Worker,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Args::parse().command {
-        Command::Soak(settings) => soak::command(&settings).await,
-        Command::Model(options) => {
-            let report = model::run(&options).await?;
-            println!("{report}");
-            report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
-            Ok(ExitCode::SUCCESS)
+fn main() -> anyhow::Result<ExitCode> {
+    let command = match Args::parse().command {
+        // it brings a runtime of its own, as every service does
+        Command::Worker => return Ok(chaos::worker::run()),
+        command => command,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Chaos(settings) => chaos::command(&settings).await,
+            Command::Soak(settings) => soak::command(&settings).await,
+            Command::Model(options) => {
+                let report = model::run(&options).await?;
+                println!("{report}");
+                report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Interleave(options) => {
+                println!("{}", interleave::run(&options).await?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Worker => Ok(ExitCode::SUCCESS),
         }
-        Command::Interleave(options) => {
-            println!("{}", interleave::run(&options).await?);
-            Ok(ExitCode::SUCCESS)
-        }
-    }
+    })
 }

@@ -114,8 +114,19 @@ impl Process {
     /// It ends, or says nothing in time.
     pub async fn url(&self) -> Result<String> {
         let line = self.wrote("listen").await?;
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        Ok(format!("http://{}", address.with_context(|| format!("no address in `{line}`"))?))
+        address(&line).with_context(|| format!("no address in `{line}`"))
+    }
+
+    /// Where its pages are, once it has said so.
+    pub fn listens(&self) -> Option<String> {
+        let lines = self.written.locked();
+        let line = lines.iter().find(|line| line.contains("listen"))?;
+        address(line)
+    }
+
+    /// What it wrote last.
+    pub fn last_line(&self) -> String {
+        self.written.locked().last().cloned().unwrap_or_default()
     }
 
     /// A client of the service.
@@ -218,6 +229,12 @@ impl Drop for Process {
             eprintln!("---- {} wrote:\n{}\n----", self.name, self.text());
         }
     }
+}
+
+/// The address in a line that tells where a service listens.
+fn address(line: &str) -> Option<String> {
+    let address = line.split("address=").nth(1)?.split_whitespace().next()?;
+    Some(format!("http://{address}"))
 }
 
 async fn collect(stream: impl AsyncRead + Unpin, written: Arc<Written>) {

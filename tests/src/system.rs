@@ -13,7 +13,7 @@ use tasker_shared::{
     queue::QueueName,
     runtime::Bell,
     step::StepState,
-    storage::{Database, Options},
+    storage::{Database, Options, schema},
     task::TaskState,
     telemetry::Tracing,
 };
@@ -119,6 +119,17 @@ pub fn options(url: &str) -> Options {
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
     }
+}
+
+/// Brings a database's schema up to date.
+///
+/// # Errors
+/// PostgreSQL refuses.
+pub async fn migrate(url: &str) -> Result<()> {
+    let database = connect(url, Metrics::disabled()).await?;
+    schema::migrate(database.pool()).await?;
+    database.pool().close().await;
+    Ok(())
 }
 
 impl System {

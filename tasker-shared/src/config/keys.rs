@@ -140,6 +140,7 @@ pub(super) const KEYS: &[Key] = &[
     key("retention.dead_letters_after", Kind::Age),
     key("retention.queue_archives_after", Kind::Age),
     key("retention.workers_after", Kind::Age),
+    key("retention.audit_after", Kind::Age),
     key("retention.sweep_interval_ms", INTERVAL),
     key("retention.batch_size", BATCH),
     key("telemetry.enabled", Kind::Flag),

@@ -103,6 +103,8 @@ text_enum! {
         QueueArchive = "queue_archive",
         /// Workers that are gone.
         Worker = "worker",
+        /// The record of what operators did.
+        Audit = "audit",
     }
 }
 

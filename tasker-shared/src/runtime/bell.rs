@@ -7,7 +7,10 @@ use crate::{
     metrics::{ClaimMethod, Metrics, labels::Notification},
     name::Name,
 };
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{
+    Executor as _, PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
@@ -39,6 +42,12 @@ const NAMED_TRACES: usize = 100;
 
 /// How many announcements of ended tasks a slow waiter may be behind.
 const BACKLOG: usize = 1024;
+
+/// After so long without a word the listening connection is asked whether it still lives.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How long a connection may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What woke a loop.
 pub type Wake = ClaimMethod;
@@ -289,11 +298,7 @@ async fn notify(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: Cancellati
         if payloads.is_empty() {
             continue;
         }
-        let sent = sqlx::query("select pg_notify($1, p) from unnest($2::text[]) p")
-            .bind(CHANNEL)
-            .bind(&payloads)
-            .execute(&pool)
-            .await;
+        let sent = send(&pool, &payloads).await;
         for payload in &payloads {
             let counter = if sent.is_ok() { &metrics.notifications_sent } else { &metrics.notifications_failed };
             counter.add(1, Notification { channel: channel(payload) });
@@ -303,6 +308,22 @@ async fn notify(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: Cancellati
         }
         sleep(BREATH).await;
     }
+}
+
+async fn send(pool: &PgPool, payloads: &[String]) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let query = sqlx::query("select pg_notify($1, p) from unnest($2::text[]) p").bind(CHANNEL).bind(payloads);
+    let sent = answered(query.execute(&mut *connection)).await;
+    if sent.as_ref().is_err_and(|error| error.as_database_error().is_none()) {
+        // the answer may still come, or never: nobody else must wait for it
+        connection.close_on_drop();
+    }
+    sent.map(drop)
+}
+
+/// A connection that does not answer is as good as lost.
+async fn answered<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
 }
 
 async fn listen(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: CancellationToken) {
@@ -323,19 +344,29 @@ async fn listen(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: Cancellati
 }
 
 async fn listen_once(bell: &Bell, pool: &PgPool, metrics: &Metrics, delay: &mut Duration) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    // a connection beside those of the pool: one that is given up while it is silent must not take a place there
+    let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+    let own = own.connect_lazy_with(pool.connect_options().as_ref().clone());
+    let mut listener = PgListener::connect_with(&own).await?;
+    answered(listener.listen(CHANNEL)).await?;
     *delay = Duration::from_millis(100);
+    bell.ring_all_here();
     loop {
-        bell.ring_all_here();
-        while let Some(notification) = listener.try_recv().await? {
-            let payload = notification.payload();
-            if let Some(took) = bell.hear(payload) {
-                let labels = Notification { channel: channel(payload) };
-                metrics.notifications_delivery_duration.record_duration(took, labels);
+        match timeout(QUIET, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => {
+                let payload = notification.payload();
+                if let Some(took) = bell.hear(payload) {
+                    let labels = Notification { channel: channel(payload) };
+                    metrics.notifications_delivery_duration.record_duration(took, labels);
+                }
+            }
+            // the connection was lost and is back: what was notified meanwhile is not known
+            Ok(Ok(None)) => bell.ring_all_here(),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                answered(listener.execute("select 1")).await?;
             }
         }
-        // the connection was lost and is back: what was notified meanwhile is not known
     }
 }
 

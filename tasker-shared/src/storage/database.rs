@@ -38,6 +38,10 @@ const PLANS: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
+/// How PostgreSQL notices that the machine of a service is gone without a word, on connections that do nothing.
+const KEEPALIVES: [(&str, &str); 3] =
+    [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
+
 /// How to reach PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -49,7 +53,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The longest wait for a connection.
     pub acquire_timeout: Duration,
-    /// The longest run of one statement.
+    /// The longest run of one statement, and the longest time that a transaction may do nothing.
     pub statement_timeout: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
@@ -105,6 +109,9 @@ impl Database {
             .application_name(&options.application_name)
             .statement_cache_capacity(500)
             .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])
+            // a transaction whose service is gone or stands still must not hold its locks for ever
+            .options([("idle_in_transaction_session_timeout", options.statement_timeout.as_millis().to_string())])
+            .options(KEEPALIVES)
             .options(PLANS)
             // every statement is measured here already
             .disable_statement_logging();
@@ -213,6 +220,7 @@ impl Database {
             began: SystemTime::now(),
             started: Instant::now(),
             open: false,
+            awaiting: false,
             traffic: Vec::new(),
             passages: Vec::new(),
             statements: 0,
@@ -277,6 +285,8 @@ pub struct Session {
     began: SystemTime,
     started: Instant,
     open: bool,
+    /// Whoever waited for an answer was dropped before it came: the pool must not get the connection back.
+    awaiting: bool,
     /// What passed the queues in this transaction, to be counted when it commits.
     traffic: Vec<(Label, Traffic)>,
     passages: Vec<Passage>,
@@ -336,6 +346,7 @@ impl Session {
     ) -> Result<u64, Error> {
         self.pass(doing).await?;
         let started = Instant::now();
+        self.awaiting = true;
         let answer = within(self.patience, query.execute(&mut *self.connection)).await;
         self.measured(doing, started, answer).map(|done| done.rows_affected())
     }
@@ -354,6 +365,7 @@ impl Session {
     {
         self.pass(doing).await?;
         let started = Instant::now();
+        self.awaiting = true;
         let answer = within(self.patience, query.fetch_all(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
@@ -372,6 +384,7 @@ impl Session {
     {
         self.pass(doing).await?;
         let started = Instant::now();
+        self.awaiting = true;
         let answer = within(self.patience, query.fetch_optional(&mut *self.connection)).await;
         self.measured(doing, started, answer)
     }
@@ -443,6 +456,7 @@ impl Session {
     }
 
     fn measured<T>(&mut self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
+        self.awaiting = false;
         self.statements += 1;
         self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
@@ -464,6 +478,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         if self.open {
             self.ended(TransactionOutcome::RolledBack);
+        }
+        if self.open || self.awaiting {
             self.connection.close_on_drop();
         }
     }

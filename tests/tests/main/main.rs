@@ -1,9 +1,11 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
 mod breakers;
+mod chaos;
 mod cli;
 mod cli_local;
 mod concurrency;
+mod connections;
 mod contract;
 mod crowd;
 mod dead_letters;

@@ -178,7 +178,7 @@ async fn services_come_back_by_themselves_when_the_database_does() -> Result<()>
     let options = tasker_postgres::Options { durable: false, ..tasker_postgres::Options::new(root.path().join("pg")) };
     let mut cluster = tokio::task::spawn_blocking(move || tasker_postgres::Cluster::start(&options)).await??;
     let url = cluster.url("postgres");
-    crate::stage::migrate(&url).await?;
+    tasker_tests::system::migrate(&url).await?;
     let mut stage = Stage::on(tasker_tests::TestDatabase { name: "postgres".to_owned(), url }).await?;
     let mut worker = stage.worker(&[])?;
     let pages = [stage.orchestration.url().await?, worker.url().await?];

@@ -17,7 +17,7 @@ use tasker_shared::{
     api::{ApplyTemplate, SubmitAnswer, SubmitTask, TaskDetail},
     id::TaskId,
     metrics::Metrics,
-    storage::{Database, schema},
+    storage::Database,
 };
 use tasker_tests::{
     TestDatabase,
@@ -210,13 +210,6 @@ impl Stage {
 
 fn task(name: &str, input: Value) -> SubmitTask {
     SubmitTask { namespace: "stage".to_owned(), name: name.to_owned(), input, ..SubmitTask::default() }
-}
-
-pub(crate) async fn migrate(url: &str) -> Result<()> {
-    let database = connect(url, Metrics::disabled()).await?;
-    schema::migrate(database.pool()).await?;
-    database.pool().close().await;
-    Ok(())
 }
 
 /// Whether a process exists and is not a corpse.

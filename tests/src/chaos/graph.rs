@@ -1,0 +1,227 @@
+//! The workflows of a run: random graphs of several shapes, what their handlers do, and how each must end.
+
+use super::dice::Dice;
+use std::fmt::Write as _;
+use tasker_shared::step::StepState;
+
+/// How often a step may fail.
+pub const MAX_ATTEMPTS: usize = 3;
+
+/// Who does the work of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// A handler in the worker's process.
+    Function,
+    /// A call of the outside service.
+    Http,
+    /// A program.
+    Command,
+}
+
+/// What becomes of a step, whatever else happens to its workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It succeeds.
+    Succeeds,
+    /// It fails so often before it succeeds; with three it never does.
+    Fails(usize),
+    /// It panics once.
+    Panics,
+    /// It fails for good.
+    Refuses,
+    /// It lasts longer than it may, each time.
+    Hangs,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct StepPlan {
+    /// The places of earlier steps that it waits for.
+    pub parents: Vec<usize>,
+    /// Who does it.
+    pub work: Work,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// How long it works.
+    pub works_ms: usize,
+}
+
+/// One workflow.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// The template's name, which tells its shape.
+    pub name: String,
+    /// The namespace.
+    pub namespace: &'static str,
+    /// The steps; their names are `s0`, `s1`, ….
+    pub steps: Vec<StepPlan>,
+}
+
+/// The namespaces of a run; the second has a name that PGMQ does not take.
+pub const NAMESPACES: [&str; 2] = ["chaos", "Chaos-2"];
+
+const SHAPES: [&str; 7] = ["single", "chain", "diamond", "fan", "tree", "funnel", "mesh"];
+
+impl Graph {
+    /// A random workflow; `number` makes its name unique.
+    pub fn random(dice: &mut Dice, number: usize) -> Self {
+        let shape = SHAPES[number % SHAPES.len()];
+        let parents = parents(dice, shape);
+        let steps = parents.into_iter().map(|parents| step(dice, parents)).collect();
+        Self { name: format!("{shape}_{number}"), namespace: NAMESPACES[usize::from(number % 4 == 3)], steps }
+    }
+
+    /// Its template. Programs write what they did into a file of `effects`, calls go to `outside`.
+    pub fn template(&self, effects: &str, outside: &str) -> String {
+        let mut source = format!("name: {}\nnamespace_name: {}\nversion: 1.0.0\nsteps:\n", self.name, self.namespace);
+        for (place, step) in self.steps.iter().enumerate() {
+            let parents: Vec<String> = step.parents.iter().map(|p| format!("s{p}")).collect();
+            let timeout = if step.fate == Fate::Hangs { 0.3 } else { 120.0 };
+            let _ = writeln!(
+                source,
+                "  - {{name: s{place}, dependencies: [{}], timeout_seconds: {timeout}, retry: {{max_attempts: \
+                 {MAX_ATTEMPTS}, backoff: constant, backoff_base_ms: 200}}, handler: {}}}",
+                parents.join(", "),
+                step.handler(effects, outside)
+            );
+        }
+        source
+    }
+
+    /// How each step ends when no operator acts on the task.
+    pub fn model(&self) -> Vec<StepState> {
+        let mut ends: Vec<StepState> = Vec::new();
+        for step in &self.steps {
+            let ready = step.parents.iter().all(|parent| ends[*parent] == StepState::Complete);
+            ends.push(match step.fate {
+                _ if !ready => StepState::Pending,
+                Fate::Succeeds | Fate::Panics => StepState::Complete,
+                Fate::Fails(times) if times < MAX_ATTEMPTS => StepState::Complete,
+                Fate::Fails(_) | Fate::Refuses | Fate::Hangs => StepState::Error,
+            });
+        }
+        ends
+    }
+}
+
+impl StepPlan {
+    fn handler(&self, effects: &str, outside: &str) -> String {
+        match self.work {
+            Work::Function => {
+                let fate = match self.fate {
+                    Fate::Succeeds => "succeeds".to_owned(),
+                    Fate::Fails(times) => format!("fails:{times}"),
+                    Fate::Panics => "panics".to_owned(),
+                    Fate::Refuses => "refuses".to_owned(),
+                    Fate::Hangs => "hangs".to_owned(),
+                };
+                let ms = self.works_ms;
+                format!("{{callable: chaos.work, initialization: {{fate: \"{fate}\", works_ms: {ms}}}}}")
+            }
+            Work::Http => {
+                let page = if self.fate == Fate::Refuses { "refuse" } else { "work" };
+                let ms = self.works_ms;
+                format!(
+                    "{{callable: http, initialization: {{url: \"{outside}/{page}/{ms}\", method: POST, result: body}}}}"
+                )
+            }
+            Work::Command => {
+                let code = if self.fate == Fate::Refuses { 3 } else { 0 };
+                let seconds = self.works_ms as f64 / 1000.0;
+                format!(
+                    "{{callable: command, initialization: {{permanent_exit_codes: [3], argv: [sh, \"-c\", \
+                     'printf \"%s %s begin\\n\" \"$TASKER_STEP_ID\" \"$TASKER_ATTEMPT\" >> \"$1\"; sleep {seconds}; \
+                     printf \"%s %s end\\n\" \"$TASKER_STEP_ID\" \"$TASKER_ATTEMPT\" >> \"$1\"; \
+                     echo \"{{\\\"attempt\\\": $TASKER_ATTEMPT}}\"; exit {code}', sh, \"{effects}/programs.effects\"]}}}}"
+                )
+            }
+        }
+    }
+}
+
+/// The parents of each step.
+fn parents(dice: &mut Dice, shape: &str) -> Vec<Vec<usize>> {
+    match shape {
+        "single" => vec![vec![]],
+        "chain" => (0..dice.between(2, 8)).map(|n: usize| n.checked_sub(1).into_iter().collect()).collect(),
+        "diamond" => vec![vec![], vec![0], vec![0], vec![1, 2]],
+        "fan" => {
+            let width = dice.between(3, 15);
+            let mut steps = vec![vec![]];
+            steps.extend((0..width).map(|_| vec![0]));
+            steps.push((1..=width).collect());
+            steps
+        }
+        "tree" => {
+            (0..dice.between(5, 12)).map(|n: usize| n.checked_sub(1).map(|p| p / 2).into_iter().collect()).collect()
+        }
+        "funnel" => {
+            let width = dice.between(2, 6);
+            let mut steps: Vec<Vec<usize>> = vec![Vec::new(); width];
+            steps.push((0..width).collect());
+            steps
+        }
+        _ => {
+            (0..dice.between(4, 14)).map(|n| (n.saturating_sub(5)..n).filter(|_| dice.percent(35)).collect()).collect()
+        }
+    }
+}
+
+fn step(dice: &mut Dice, parents: Vec<usize>) -> StepPlan {
+    let work = match dice.below(100) {
+        0..85 => Work::Function,
+        85..95 => Work::Http,
+        _ => Work::Command,
+    };
+    let fate = match (dice.below(100), work) {
+        (0..2, _) => Fate::Refuses,
+        (2..8, Work::Function) => Fate::Fails(dice.between(1, 2)),
+        (8..10, Work::Function) => Fate::Fails(MAX_ATTEMPTS),
+        (10..12, Work::Function) => Fate::Panics,
+        (12..13, Work::Function) => Fate::Hangs,
+        _ => Fate::Succeeds,
+    };
+    let works_ms = match dice.below(100) {
+        0..40 => 0,
+        40..90 => dice.between(1, 60),
+        90..98 => dice.between(200, 1500),
+        // longer than a lease
+        _ => dice.between(3500, 5500),
+    };
+    StepPlan { parents, work, fate, works_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Graph, SHAPES};
+    use crate::chaos::dice::Dice;
+    use tasker_shared::{step::StepState, template};
+
+    #[test]
+    fn every_random_workflow_is_a_template_that_is_accepted() {
+        let mut dice = Dice::new(3, "graphs");
+        for number in 0..SHAPES.len() * 20 {
+            let graph = Graph::random(&mut dice, number);
+            let source = graph.template("/tmp/effects", "http://127.0.0.1:1");
+            let read = template::parse(&source, None);
+            assert!(read.is_ok(), "{source}\n{read:?}");
+            assert_eq!(graph.model().len(), graph.steps.len());
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_failed_step_stays_pending_in_the_model() {
+        let mut dice = Dice::new(3, "graphs");
+        let mut pending = 0;
+        for number in 0..300 {
+            let graph = Graph::random(&mut dice, number);
+            let ends = graph.model();
+            for (step, end) in graph.steps.iter().zip(&ends) {
+                let held = step.parents.iter().any(|parent| ends[*parent] != StepState::Complete);
+                assert_eq!(held, *end == StepState::Pending);
+                pending += usize::from(held);
+            }
+        }
+        assert!(pending > 10, "the graphs show too little: {pending}");
+    }
+}

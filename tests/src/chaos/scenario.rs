@@ -1,0 +1,233 @@
+//! The scenarios: which faults, how often, and on which machines. Names are those of public comparisons where these have one.
+
+use super::plan::Fault::{self, *};
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a sentence.
+    pub about: &'static str,
+    /// The faults it chooses from, each with the shortest and longest time it lasts, in milliseconds.
+    pub faults: &'static [(Fault, usize, usize)],
+    /// The shortest and longest time between two of these, in milliseconds.
+    pub every_ms: Option<(usize, usize)>,
+    /// Faults that begin at once; until the end, or for so many milliseconds.
+    pub throughout: &'static [(Fault, Option<u64>)],
+    /// What the machines must be like.
+    pub needs: Needs,
+    /// How many tasks a second are submitted, unless the caller says otherwise.
+    pub tasks_per_second: f64,
+    /// Whether processes end only when they are told to, so that what they counted can be compared with the database.
+    pub counts: Counts,
+}
+
+/// What the machines of a scenario must be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing special.
+    Nothing,
+    /// PostgreSQL waits for the disk.
+    Durable,
+    /// PostgreSQL's data on a small file system of its own.
+    SmallDisk,
+    /// PostgreSQL has few connections.
+    FewConnections,
+    /// Services have clocks of their own.
+    Clocks,
+}
+
+/// What can be said of the services' own counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// They agree with the database.
+    Exact,
+    /// A process was killed, or never learnt that it had committed: they are not more than the database's.
+    AtMost,
+}
+
+const NONE: Scenario = Scenario {
+    name: "",
+    about: "",
+    faults: &[],
+    every_ms: None,
+    throughout: &[],
+    needs: Needs::Nothing,
+    tasks_per_second: 6.0,
+    counts: Counts::AtMost,
+};
+
+/// Every scenario.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "baseline", about: "no faults", counts: Counts::Exact, ..NONE },
+    Scenario {
+        name: "chaos_crash_recovery",
+        about: "kill -9 of single workers and orchestrations, with time to recover",
+        faults: &[(KillWorker, 200, 2000), (KillOrchestration, 200, 2000)],
+        every_ms: Some((3000, 6000)),
+        ..NONE
+    },
+    Scenario {
+        name: "chaos_repeated_kills",
+        about: "kill -9, SIGTERM and SIGSTOP of services, one after the other",
+        faults: &[
+            (KillWorker, 0, 500),
+            (KillOrchestration, 0, 500),
+            (StopWorker, 0, 500),
+            (StopOrchestration, 0, 500),
+            (FreezeWorker, 200, 2000),
+            (FreezeOrchestration, 200, 4000),
+        ],
+        every_ms: Some((400, 1500)),
+        ..NONE
+    },
+    Scenario {
+        name: "chaos_postgres_restart",
+        about: "PostgreSQL is killed, shut down at once, restarted and frozen",
+        faults: &[
+            (CrashPostgres, 0, 3000),
+            (QuitPostgres, 0, 3000),
+            (RestartPostgres, 0, 1000),
+            (FreezePostgres, 500, 3000),
+        ],
+        every_ms: Some((5000, 9000)),
+        ..NONE
+    },
+    Scenario {
+        name: "chaos_pg_backend_kill",
+        about: "pg_terminate_backend of half the connections",
+        faults: &[(Terminate, 0, 0)],
+        every_ms: Some((500, 2000)),
+        ..NONE
+    },
+    Scenario {
+        name: "chaos_pool_exhaustion",
+        about: "others take PostgreSQL's connections, on a server that has few",
+        faults: &[(Exhaust, 1000, 6000), (Terminate, 0, 0), (KillWorker, 0, 500)],
+        every_ms: Some((2000, 6000)),
+        needs: Needs::FewConnections,
+        ..NONE
+    },
+    Scenario {
+        name: "idle_in_tx_saturation",
+        about: "transactions that do nothing hold snapshots, and vacuum back; some hold locks of tasks",
+        faults: &[(PinSnapshot, 5000, 20000), (HoldLocks, 200, 3000)],
+        every_ms: Some((2000, 5000)),
+        throughout: &[(PinSnapshot, None)],
+        ..NONE
+    },
+    Scenario {
+        name: "active_readers",
+        about: "others read whole tables all the time",
+        throughout: &[(Readers, None)],
+        counts: Counts::Exact,
+        ..NONE
+    },
+    Scenario {
+        name: "sustained_high_load",
+        about: "more tasks than the machines can do, for the whole time",
+        tasks_per_second: 40.0,
+        counts: Counts::Exact,
+        ..NONE
+    },
+    Scenario {
+        name: "lost_commit_ack",
+        about: "commits succeed, and their acknowledgement is lost",
+        faults: &[(LoseAnswers, 0, 0)],
+        every_ms: Some((200, 800)),
+        ..NONE
+    },
+    Scenario {
+        name: "zombie_worker",
+        about: "workers are frozen for twice their lease and then go on",
+        faults: &[(Zombie, 6000, 7000)],
+        every_ms: Some((3000, 8000)),
+        ..NONE
+    },
+    Scenario {
+        name: "network",
+        about: "between services and PostgreSQL: slow, silent, refused, cut, half closed, dead without a word",
+        faults: &[
+            (Cut, 0, 0),
+            (HalfClose, 0, 0),
+            (Deafen, 0, 0),
+            (Silence, 500, 8000),
+            (Refuse, 500, 5000),
+            (Delay, 1000, 5000),
+            (LoseAnswers, 0, 0),
+        ],
+        every_ms: Some((1000, 3000)),
+        ..NONE
+    },
+    Scenario {
+        name: "clock_step",
+        about: "wall clocks of services jump by up to a day, in both directions",
+        faults: &[(StepClock, 1000, 6000), (KillWorker, 0, 500)],
+        every_ms: Some((1000, 3000)),
+        needs: Needs::Clocks,
+        ..NONE
+    },
+    Scenario {
+        name: "duplicate_delivery",
+        about: "messages are there twice, and hidden ones become visible",
+        faults: &[(Duplicate, 0, 0), (Reorder, 0, 0)],
+        every_ms: Some((300, 1500)),
+        counts: Counts::Exact,
+        ..NONE
+    },
+    Scenario {
+        name: "full_disk",
+        about: "the disk of PostgreSQL is full, and then has room again",
+        faults: &[(FillDisk, 2000, 6000)],
+        every_ms: Some((10000, 15000)),
+        needs: Needs::SmallDisk,
+        ..NONE
+    },
+    Scenario {
+        name: "slow_disk",
+        about: "commits wait long for the disk, and at times it hangs",
+        faults: &[(FreezePostgres, 500, 4000)],
+        every_ms: Some((4000, 8000)),
+        throughout: &[(SlowDisk, None)],
+        needs: Needs::Durable,
+        ..NONE
+    },
+    Scenario {
+        name: "soak",
+        about: "everything that needs nothing special, with time between",
+        faults: &[
+            (KillWorker, 200, 2000),
+            (KillOrchestration, 200, 2000),
+            (StopWorker, 0, 1000),
+            (StopOrchestration, 0, 1000),
+            (FreezeWorker, 200, 2000),
+            (FreezeOrchestration, 200, 4000),
+            (Zombie, 6000, 7000),
+            (CrashPostgres, 0, 2000),
+            (QuitPostgres, 0, 2000),
+            (RestartPostgres, 0, 1000),
+            (FreezePostgres, 500, 2000),
+            (Terminate, 0, 0),
+            (Cut, 0, 0),
+            (HalfClose, 0, 0),
+            (Deafen, 0, 0),
+            (Silence, 500, 6000),
+            (Refuse, 500, 4000),
+            (Delay, 500, 4000),
+            (LoseAnswers, 0, 0),
+            (Duplicate, 0, 0),
+            (Reorder, 0, 0),
+            (PinSnapshot, 2000, 8000),
+            (HoldLocks, 200, 2000),
+            (Exhaust, 1000, 4000),
+        ],
+        every_ms: Some((2000, 7000)),
+        ..NONE
+    },
+];
+
+/// The scenario of that name.
+pub fn named(name: &str) -> Option<Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name).copied()
+}

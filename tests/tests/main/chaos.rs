@@ -1,0 +1,219 @@
+//! The chaos suite, briefly: a few scenarios on real processes, and the judge against histories that are wrong.
+
+use anyhow::Result;
+use sqlx::{Executor as _, PgConnection};
+use std::time::Duration;
+use tasker_shared::api::SubmitTask;
+use tasker_tests::{
+    System,
+    chaos::{
+        Options,
+        checker::{Promise, Violations, facts::Facts, judge, sql},
+        dice::Dice,
+        effects::Effects,
+        graph::Graph,
+        ledger::Ledger,
+        load::ORDERS,
+        run,
+        scenario::named,
+    },
+    system::worker_settings,
+};
+use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
+
+async fn survives(scenario: &str, seconds: u64) -> Result<()> {
+    let scenario = named(scenario).expect("a scenario");
+    let lasts = Duration::from_secs(seconds);
+    let report = run(&Options { seed: 20, scenario, lasts, tasks: Some(40), services: 2 }).await?;
+    println!("{report}");
+    assert!(report.skipped.is_some() || report.tasks > 30 && !report.faults.is_empty(), "{report}");
+    assert!(report.is_well(), "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_are_kept_while_services_are_killed() -> Result<()> {
+    survives("chaos_repeated_kills", 8).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_are_kept_while_postgresql_crashes() -> Result<()> {
+    survives("chaos_postgres_restart", 10).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_are_kept_while_acknowledgements_of_commits_are_lost() -> Result<()> {
+    survives("lost_commit_ack", 8).await
+}
+
+/// A small run without faults, and what the judge is given.
+struct Judged {
+    system: System,
+    connection: PgConnection,
+    graph: Graph,
+    ledger: Ledger,
+    effects: Effects,
+}
+
+impl Judged {
+    async fn new() -> Result<Self> {
+        let mut dice = Dice::new(11, "judge");
+        let graph = std::iter::repeat_with(|| Graph::random(&mut dice, 1))
+            .find(|graph| graph.steps.len() > 3 && graph.model().iter().all(|end| end.as_str() == "complete"))
+            .expect("a chain that succeeds");
+        let mut system = System::start().await?;
+        let work = handler_fn(|context: StepContext| async move {
+            let given: serde_json::Map<String, serde_json::Value> =
+                context.parents.iter().map(|(name, result)| (name.to_string(), result["attempt"].clone())).collect();
+            Ok::<_, HandlerError>(serde_json::json!({ "attempt": context.attempt, "parents": given }))
+        });
+        system.add_worker(Worker::builder().settings(worker_settings()).register("work", work))?;
+        let source = graph.steps.iter().enumerate().map(|(n, step)| {
+            let parents: Vec<String> = step.parents.iter().map(|p| format!("s{p}")).collect();
+            format!("  - {{name: s{n}, dependencies: [{}], handler: {{callable: work}}}}\n", parents.join(", "))
+        });
+        let (name, namespace) = (&graph.name, graph.namespace);
+        let head = format!("name: {name}\nnamespace_name: {namespace}\nversion: 1.0.0\nsteps:\n");
+        system.apply(&source.fold(head, |text, step| text + &step)).await?;
+        let ledger = Ledger::default();
+        for number in 0..3 {
+            let task = SubmitTask {
+                namespace: namespace.to_owned(),
+                name: name.clone(),
+                input: serde_json::json!({ "number": number }),
+                idempotency_key: Some(format!("number {number}")),
+                ..SubmitTask::default()
+            };
+            ledger.tried(number, 0);
+            let mut answers = tasker_orchestration::submit::submit(&system.orchestration, vec![task]).await?;
+            let id = answers.remove(0)?.task_id;
+            ledger.acknowledged(number, id);
+            system.ended(id).await?;
+        }
+        let mut connection = tasker_tests::chaos::machines::connect(&system.test_database.url).await?;
+        connection.execute(ORDERS).await?;
+        let mut effects = Effects::default();
+        for step in Facts::read(&mut connection).await?.steps {
+            effects.add(&format!("{} 1 begin", step.id));
+            effects.add(&format!("{} 1 end", step.id));
+        }
+        Ok(Self { system, connection, graph, ledger, effects })
+    }
+
+    /// The promises that the judge says are broken.
+    async fn verdict(&mut self) -> Result<Vec<Promise>> {
+        let facts = Facts::read(&mut self.connection).await?;
+        let mut found =
+            Violations(judge(&facts, &self.ledger.entries(), std::slice::from_ref(&self.graph), &self.effects));
+        sql::check(&mut self.connection, &mut found).await?;
+        Ok(found.0.into_iter().map(|violation| violation.promise).collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result<()> {
+    let mut judged = Judged::new().await?;
+    assert_eq!(judged.verdict().await?, [], "a good run");
+    let first = "(select id from tasker.steps order by task_id, position limit 1)";
+    let corruptions: &[(&str, Promise, &str)] = &[
+        ("a task vanishes", Promise::NothingLost, "delete from tasker.tasks where input->>'number' = '1'"),
+        (
+            "a task stands still",
+            Promise::NothingLost,
+            "update tasker.tasks set state = 'in_progress', finished_at = null where input->>'number' = '0'",
+        ),
+        (
+            "a move is missing",
+            Promise::LegalHistory,
+            "delete from tasker.step_transitions where to_state = 'reported' and step_id = FIRST",
+        ),
+        (
+            "an outcome counts twice",
+            Promise::CountedOnce,
+            "insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor)
+          select task_id, step_id, from_state, to_state, attempt, actor from tasker.step_transitions
+           where to_state in ('complete', 'reported') and step_id = FIRST",
+        ),
+        (
+            "another worker reports",
+            Promise::CountedOnce,
+            "update tasker.step_transitions set actor = 'worker:another' where to_state = 'reported' and step_id = FIRST",
+        ),
+        (
+            "an operator completes a step",
+            Promise::LegalHistory,
+            "update tasker.step_transitions set actor = 'operator:x' where to_state = 'complete' and step_id = FIRST",
+        ),
+        (
+            "an attempt is skipped",
+            Promise::CountedOnce,
+            "update tasker.step_transitions set attempt = 2 where step_id = FIRST and attempt = 1",
+        ),
+        (
+            "time goes back",
+            Promise::LegalHistory,
+            "update tasker.step_transitions set at = at - interval '1 hour' where to_state = 'complete' and step_id = FIRST",
+        ),
+        (
+            "a counter is wrong",
+            Promise::Agreement,
+            "update tasker.tasks set remaining_steps = 1 where input->>'number' = '0'",
+        ),
+        (
+            "one submission is two tasks",
+            Promise::OneTask,
+            "update tasker.tasks set input = '{\"number\": 0}' where input->>'number' = '1'",
+        ),
+        (
+            "nobody asked for a task",
+            Promise::OneTask,
+            "update tasker.tasks set input = '{\"number\": 99}' where input->>'number' = '1'",
+        ),
+        (
+            "a child is given an old result",
+            Promise::Order,
+            "update tasker.steps set result = '{\"attempt\": 7}' where id = FIRST",
+        ),
+        (
+            "a child starts before its parent",
+            Promise::Order,
+            "update tasker.step_transitions set id = -id where to_state = 'enqueued'",
+        ),
+        (
+            "a step ends otherwise than its model",
+            Promise::Agreement,
+            "update tasker.steps set state = 'error' where id = FIRST",
+        ),
+        (
+            "a message is left",
+            Promise::NothingLeft,
+            "insert into pgmq.q_step_results (vt, message) values (now(), '{}')",
+        ),
+        (
+            "a timer is left",
+            Promise::NothingLeft,
+            "insert into tasker.timers (kind, subject, task_id, due_at) select 'start', id, id, now() from tasker.tasks limit 1",
+        ),
+        ("a caller's row has no task", Promise::NothingLost, "insert into chaos.orders values (1, gen_random_uuid())"),
+    ];
+    for (what, promise, corruption) in corruptions {
+        let corruption = corruption.replace("FIRST", first);
+        judged.connection.execute("begin").await?;
+        judged.connection.execute(corruption.as_str()).await?;
+        let broken = judged.verdict().await?;
+        assert!(broken.contains(promise), "{what}: the judge finds {broken:?}");
+        judged.connection.execute("rollback").await?;
+    }
+    assert_eq!(judged.verdict().await?, [], "nothing is left of the corruptions");
+    // and to what handlers did
+    let (of, effect) = judged.effects.attempts.iter().next().map(|(of, effect)| (*of, *effect)).expect("an effect");
+    judged.effects.attempts.remove(&of);
+    assert!(judged.verdict().await?.contains(&Promise::AtLeastOnce), "an outcome without a run");
+    judged.effects.attempts.insert(of, effect);
+    judged.effects.attempts.insert((of.0, 9), effect);
+    assert!(judged.verdict().await?.contains(&Promise::AtLeastOnce), "a run without a claim");
+    judged.effects.attempts.remove(&(of.0, 9));
+    judged.ledger.rolled_back(2);
+    assert!(judged.verdict().await?.contains(&Promise::OneTask), "what was rolled back is there");
+    judged.system.close().await
+}

@@ -1,0 +1,99 @@
+//! Connections that die without a word, as behind a firewall or after a failover: nobody waits for them for ever.
+
+use anyhow::Result;
+use std::time::{Duration, Instant};
+use tasker_postgres::testkit::Shared;
+use tasker_shared::{
+    metrics::Metrics,
+    runtime::{Bell, Topic, Wake},
+    storage::{Database, Options},
+};
+use tasker_tests::{TestDatabase, chaos::proxy::Proxy, system::eventually};
+use tokio_util::sync::CancellationToken;
+
+/// A door to the database of the test whose connections can be made to die.
+async fn fragile(test: &TestDatabase) -> Result<(Proxy, Database)> {
+    let shared = tokio::task::spawn_blocking(Shared::get).await??;
+    let direct = shared.tcp_url(&test.name);
+    let port: u16 = direct.rsplit_once(':').and_then(|(_, tail)| tail.split('/').next()?.parse().ok()).expect("a port");
+    let proxy = Proxy::start(port).await?;
+    let options = Options {
+        url: direct.replace(&format!(":{port}/"), &format!(":{}/", proxy.port())),
+        max_connections: 4,
+        connect_timeout: Duration::from_secs(10),
+        acquire_timeout: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(1),
+        application_name: "fragile".to_owned(),
+    };
+    Ok((proxy, Database::connect(&options, Metrics::disabled()).await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_on_a_dead_connection_fails_and_the_next_ones_use_new_connections() -> Result<()> {
+    let test = TestDatabase::create().await?;
+    let (proxy, database) = fragile(&test).await?;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        let mut session = database.session("warm").await?;
+        session.execute("warm", sqlx::query("select 1")).await?;
+        sessions.push(session);
+    }
+    drop(sessions);
+    eventually("the connections are back", async || Ok(database.pool().num_idle() == 4)).await?;
+    proxy.deafen();
+    let waiting = tokio::time::timeout(Duration::from_secs(15), database.ping()).await;
+    let error = waiting.expect("it is not waited for for ever").expect_err("there is no answer");
+    assert!(error.is_transient(), "{error}");
+    let started = Instant::now();
+    for _ in 0..4 {
+        database.ping().await?;
+    }
+    assert!(started.elapsed() < Duration::from_secs(3), "the other dead connections are not tried one by one");
+    database.pool().close().await;
+    test.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_service_is_gone_does_not_hold_its_locks_for_ever() -> Result<()> {
+    let test = TestDatabase::create().await?;
+    let (proxy, database) = fragile(&test).await?;
+    let mut lost = database.begin("lost").await?;
+    lost.execute("lock", sqlx::query("select pg_advisory_xact_lock(1)")).await?;
+    proxy.deafen();
+    let free = "select pg_try_advisory_xact_lock(1)";
+    eventually("the lock is free", async || {
+        let (free,): (bool,) = sqlx::query_as(free).fetch_one(database.pool()).await?;
+        Ok(free)
+    })
+    .await?;
+    drop(lost);
+    test.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bell_whose_connection_is_dead_hears_again_by_itself() -> Result<()> {
+    let test = TestDatabase::create().await?;
+    let (proxy, database) = fragile(&test).await?;
+    let silence = CancellationToken::new();
+    let hearing = Bell::start(database.pool(), database.metrics().clone(), silence.clone());
+    let direct = tasker_tests::system::connect(&test.url, Metrics::disabled()).await?;
+    let ringing = Bell::start(direct.pool(), direct.metrics().clone(), silence.clone());
+    let mut steps = hearing.subscribe(Topic::Timers);
+    let hears = async |steps: &mut tasker_shared::runtime::Subscription| {
+        ringing.ring(Topic::Timers);
+        steps.wait(Duration::from_millis(200)).await == Wake::Event
+    };
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !hears(&mut steps).await {
+        assert!(Instant::now() < limit, "it does not begin to hear");
+    }
+    proxy.deafen();
+    let limit = Instant::now() + Duration::from_secs(40);
+    // what was on its way may still be heard
+    while hears(&mut steps).await && Instant::now() < limit {}
+    while !hears(&mut steps).await {
+        assert!(Instant::now() < limit, "it stays deaf");
+    }
+    silence.cancel();
+    test.drop().await
+}
