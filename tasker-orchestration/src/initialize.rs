@@ -67,13 +67,14 @@ pub(crate) async fn initialize_pending(
     }
     let ids = pending.iter().map(|task| task.template_id).collect();
     let templates = orchestration.compiled(session, ids).await?;
-    let mut refused = Vec::new();
-    let mut accepted = Vec::new();
+    let (mut refused, mut accepted, mut delayed) = (Vec::new(), Vec::new(), Vec::new());
     for task in &pending {
         let template = known(&templates, task.template_id)?;
         match acceptable(orchestration, template, task) {
-            Ok(()) if task.starts_at.is_some() => {}
-            Ok(()) => accepted.push((info(task), Arc::clone(template))),
+            Ok(()) => match task.starts_at {
+                Some(at) => delayed.push((task.id, at)),
+                None => accepted.push((info(task), Arc::clone(template))),
+            },
             Err(reason) => refused.push(Ending {
                 id: task.id,
                 from: TaskState::Pending,
@@ -86,7 +87,6 @@ pub(crate) async fn initialize_pending(
         let ended = tasks::finalize(session, &refused, "orchestration").await?;
         committed.ended.extend(ended.into_iter().map(|ended| (ended, TaskState::Pending)));
     }
-    let delayed: Vec<_> = pending.iter().filter_map(|task| Some((task.id, task.starts_at?))).collect();
     if !delayed.is_empty() {
         timers::set_starts(session, &delayed).await?;
         committed.rings.insert(Topic::Timers);

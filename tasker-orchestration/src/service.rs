@@ -15,6 +15,7 @@ use tasker_shared::{
     config::Config,
     metrics::Metrics,
     runtime::{self, Gate, Topic, consume, judge, sweep, web as common},
+    storage,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,8 @@ impl Service {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+/// Limits and sizes, as configured.
+pub fn settings(config: &Config) -> Settings {
     let from = &config.orchestration;
     let batch = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Settings {
@@ -114,6 +116,35 @@ fn settings(config: &Config) -> Settings {
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
         retention: config.retention.clone(),
+    }
+}
+
+/// A loop of this service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// Outcomes become verdicts.
+    Process,
+    /// Tasks that were submitted by SQL get their steps.
+    Initialize,
+    /// What is due happens.
+    Timers,
+    /// Leases that ran out come first.
+    ExpiredLeases,
+    /// What stands still is mended.
+    Repair,
+}
+
+/// One turn of one loop, for callers that drive the service themselves.
+///
+/// # Errors
+/// The turn changed nothing, or not everything; the next one goes on.
+pub async fn turn(orchestration: &Orchestration, of: Loop) -> Result<(), storage::Error> {
+    match of {
+        Loop::Process => taken::turn::<Process>(orchestration).await.map(drop),
+        Loop::Initialize => taken::turn::<Requests>(orchestration).await.map(drop),
+        Loop::Timers => timers::turn(orchestration).await.map(drop),
+        Loop::ExpiredLeases => repair::expired_leases(orchestration).await.map(drop),
+        Loop::Repair => repair::turn(orchestration).await.map(drop),
     }
 }
 

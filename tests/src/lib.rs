@@ -2,7 +2,12 @@
 
 pub mod chaos;
 pub mod database;
+#[path = "../../fuzz/src/lib.rs"]
+pub mod fuzz;
 pub mod gate;
+pub mod interleave;
+pub mod invariants;
+pub mod model;
 pub mod process;
 pub mod soak;
 pub mod system;

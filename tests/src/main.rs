@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tasker_tests::{chaos, soak};
+use tasker_tests::{chaos, interleave, model, soak};
 
 /// Long tests of the whole system; build the programs first: `cargo build --release --workspace`
 #[derive(Debug, Parser)]
@@ -18,6 +18,10 @@ enum Command {
     Chaos(chaos::Settings),
     /// Run many steps with retention on, and judge whether latency, sizes and memory stay flat
     Soak(soak::Settings),
+    /// Tell random stories, and compare the system with an oracle after each operation
+    Model(model::Options),
+    /// Try the orders in which transactions can meet, one after the other
+    Interleave(interleave::Options),
     /// The worker that `chaos` starts
     #[command(hide = true)]
     Worker,
@@ -30,11 +34,20 @@ fn main() -> anyhow::Result<ExitCode> {
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match command {
-            Command::Chaos(settings) => chaos::command(&settings).await,
-            Command::Soak(settings) => soak::command(&settings).await,
-            Command::Worker => Ok(ExitCode::SUCCESS),
+    runtime.block_on(run(command))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Chaos(settings) => return chaos::command(&settings).await,
+        Command::Soak(settings) => return soak::command(&settings).await,
+        Command::Model(options) => {
+            let report = model::run(&options).await?;
+            println!("{report}");
+            report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
         }
-    })
+        Command::Interleave(options) => println!("{}", interleave::run(&options).await?),
+        Command::Worker => {}
+    }
+    Ok(ExitCode::SUCCESS)
 }

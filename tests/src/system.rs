@@ -103,15 +103,19 @@ pub fn worker_settings() -> tasker_worker::Settings {
 /// # Errors
 /// PostgreSQL refuses.
 pub async fn connect(url: &str, metrics: Metrics) -> Result<Database> {
-    let options = Options {
+    Ok(Database::connect(&options(url), metrics).await?)
+}
+
+/// How tests reach their database.
+pub fn options(url: &str) -> Options {
+    Options {
         url: url.to_owned(),
         max_connections: 10,
         connect_timeout: Duration::from_secs(30),
         acquire_timeout: Duration::from_secs(30),
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
-    };
-    Ok(Database::connect(&options, metrics).await?)
+    }
 }
 
 /// Brings a database's schema up to date.

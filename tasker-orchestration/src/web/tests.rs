@@ -18,7 +18,9 @@ use tasker_shared::{
         Bell,
         web::{Exposition, HealthChecks, PROBLEM_JSON},
     },
+    step::StepState,
     storage::{self, Database},
+    task::{IdentityStrategy, TaskState},
     telemetry::Tracing,
 };
 use tokio_util::sync::CancellationToken;
@@ -118,6 +120,15 @@ async fn every_documented_operation_is_routed_and_no_other_method_is() {
             }
         }
     }
+}
+
+#[test]
+fn the_document_has_the_words_that_are_sent() {
+    let document = document();
+    let words = |schema: &str| document["components"]["schemas"][schema]["enum"].clone();
+    assert_eq!(words("TaskState"), serde_json::to_value(TaskState::ALL).unwrap());
+    assert_eq!(words("StepState"), serde_json::to_value(StepState::ALL).unwrap());
+    assert_eq!(words("IdentityStrategy"), serde_json::to_value(IdentityStrategy::ALL).unwrap());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::{Error, error::is_cut};
+use super::{Error, Gate, error::is_cut};
 use crate::{
     breaker::{Breakers, Policy},
     metrics::{
@@ -68,6 +68,7 @@ pub struct Database {
     breakers: Breakers,
     doubt: Doubt,
     patience: Duration,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl Database {
@@ -127,7 +128,13 @@ impl Database {
             .connect_lazy_with(connect);
         let breakers = Breakers::new(Policy::default(), &metrics);
         let patience = options.statement_timeout.saturating_add(GRACE);
-        Ok(Self { pool, metrics, target, breakers, doubt, patience })
+        Ok(Self { pool, metrics, target, breakers, doubt, patience, gate: None })
+    }
+
+    /// The same pool with a gate before every statement; for tests.
+    #[must_use]
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self.clone() }
     }
 
     /// With circuit breakers that follow `policy`.
@@ -207,6 +214,7 @@ impl Database {
             connection,
             metrics: self.metrics.clone(),
             doubt: self.doubt.clone(),
+            gate: self.gate.clone(),
             patience: self.patience,
             name,
             started: Instant::now(),
@@ -269,6 +277,7 @@ pub struct Session {
     metrics: Metrics,
     doubt: Doubt,
     patience: Duration,
+    gate: Option<Arc<dyn Gate>>,
     name: &'static str,
     started: Instant,
     open: bool,
@@ -288,6 +297,7 @@ impl Session {
         doing: &'static str,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
+        self.pass(doing).await?;
         let started = Instant::now();
         self.awaiting = true;
         let answer = within(self.patience, query.execute(&mut *self.connection)).await;
@@ -306,6 +316,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         self.awaiting = true;
         let answer = within(self.patience, query.fetch_all(&mut *self.connection)).await;
@@ -324,6 +335,7 @@ impl Session {
     where
         T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin,
     {
+        self.pass(doing).await?;
         let started = Instant::now();
         self.awaiting = true;
         let answer = within(self.patience, query.fetch_optional(&mut *self.connection)).await;
@@ -371,6 +383,13 @@ impl Session {
             self.traffic.push((queue, traffic));
         } else {
             traffic.count(&self.metrics, &queue);
+        }
+    }
+
+    async fn pass(&self, doing: &'static str) -> Result<(), Error> {
+        match &self.gate {
+            Some(gate) => gate.pass(self.name, doing).await.map_err(|source| Error::Statement { doing, source }),
+            None => Ok(()),
         }
     }
 

@@ -177,7 +177,7 @@ fn claim_sql(queue: &QueueName) -> String {
              update tasker.steps s
                 set state = '{in_progress}', attempt = s.attempt + 1, worker_id = $2, progress = null,
                     started_at = clock_timestamp(), reported_at = null
-               from seen join tasker.tasks t on t.id = seen.task_id
+               from (select * from seen order by step_id) seen join tasker.tasks t on t.id = seen.task_id
               where s.id = seen.step_id and s.state = seen.step_state and not seen.is_copy
                 and (s.state = '{enqueued}' and seen.task_state = 'in_progress' or s.state = '{in_progress}')
              returning seen.msg_id, seen.read_ct, seen.step_state as from_state, s.id as step_id, s.name as step_name,
@@ -189,11 +189,11 @@ fn claim_sql(queue: &QueueName) -> String {
                 set vt = clock_timestamp() + make_interval(secs => least($3, c.timeout_ms / 1000.0 + $4)),
                     read_ct = q.read_ct + 1, last_read_at = clock_timestamp()
                from claimed c where q.msg_id = c.msg_id),
-         -- a task that is resumed meanwhile holds the lock first, and then is not paused any more
+         -- steps are held here, so this must not wait for a task; what another holds is withdrawn the next time
          paused as materialized (
              select t.id from tasker.tasks t
               where t.id in (select task_id from seen where step_state = '{enqueued}' and task_state = 'paused')
-                and t.state = 'paused' order by t.id for update),
+                and t.state = 'paused' order by t.id for update skip locked),
          withdrawn as (
              update tasker.steps s set state = '{pending}', enqueued_at = null
                from seen join paused on paused.id = seen.task_id
@@ -260,14 +260,15 @@ pub async fn extend(
     let sql = format!(
         "-- extend_leases
          with held as (select * from unnest($1::bigint[], $2::uuid[], $3::integer[], $4::jsonb[]) h (msg_id, step_id, attempt, progress)),
-         ours as (
+         ours as materialized (
              select h.* from held h join tasker.steps s
                  on s.id = h.step_id and s.state = '{in_progress}' and s.attempt = h.attempt),
          told as (
-             update tasker.steps s set progress = o.progress from ours o
+             update tasker.steps s set progress = o.progress from (select * from ours order by step_id) o
               where s.id = o.step_id and s.state = '{in_progress}' and s.attempt = o.attempt and o.progress is not null)
+         -- this comes first: messages before steps, each in the order of their ids, as everywhere
          update {table} q set vt = greatest(q.vt, clock_timestamp() + make_interval(secs => $5))
-           from ours o where q.msg_id = o.msg_id
+           from (select * from ours order by msg_id) o where q.msg_id = o.msg_id
          returning o.step_id",
         in_progress = StepState::InProgress,
         table = queue.table(),
@@ -317,9 +318,14 @@ pub async fn release(
 ) -> Result<Vec<StepId>, Error> {
     let sql = format!(
         "-- release_leases
-         with held as (select * from unnest($1::bigint[], $2::uuid[], $3::integer[]) h (msg_id, step_id, attempt)),
+         with held as materialized (
+             select * from unnest($1::bigint[], $2::uuid[], $3::integer[]) h (msg_id, step_id, attempt) order by step_id),
+         -- messages before steps, as everywhere
+         lease as materialized (
+             select q.msg_id from {table} q where q.msg_id = any ($1) order by q.msg_id for update),
          released as (
-             update tasker.steps s set state = '{to}', enqueued_at = clock_timestamp() from held h
+             update tasker.steps s set state = '{to}', enqueued_at = clock_timestamp()
+               from (select count(*) from lease) locked, held h
               where s.id = h.step_id and s.state = '{from}' and s.attempt = h.attempt
              returning s.id as step_id, s.task_id, s.attempt, h.msg_id),
          freed as (

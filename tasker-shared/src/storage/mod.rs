@@ -7,6 +7,7 @@
 mod compiled;
 mod database;
 mod error;
+mod gate;
 mod leader;
 mod types;
 
@@ -29,4 +30,5 @@ pub mod workers;
 pub use compiled::CompiledTemplates;
 pub use database::{Database, Options, Session};
 pub use error::Error;
+pub use gate::{Gate, Passed};
 pub use leader::{Duty, Leader};

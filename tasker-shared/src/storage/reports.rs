@@ -51,13 +51,17 @@ pub async fn store(
 ) -> Result<Vec<StepId>, Error> {
     let sql = format!(
         "-- report_steps
-         with report as (
+         with report as materialized (
              select * from unnest($1::bigint[], $2::uuid[], $3::integer[], $4::text[], $5::jsonb[], $6::jsonb[])
-                           r (msg_id, step_id, attempt, outcome, result, error)),
+                           r (msg_id, step_id, attempt, outcome, result, error) order by step_id),
+         -- messages before steps, each in the order of their ids: whoever meets here waits, and none waits for another in turn
+         lease as materialized (
+             select q.msg_id from {table} q where q.msg_id = any ($1) order by q.msg_id for update),
          reported as (
              update tasker.steps s
                 set state = '{to}', outcome = r.outcome, result = r.result, error = r.error, reported_at = clock_timestamp()
-               from report r where s.id = r.step_id and s.state = '{from}' and s.attempt = r.attempt
+               from (select count(*) from lease) locked, report r
+              where s.id = r.step_id and s.state = '{from}' and s.attempt = r.attempt
              returning s.id as step_id, s.task_id, s.attempt, r.msg_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor)

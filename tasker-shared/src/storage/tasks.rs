@@ -30,21 +30,23 @@ pub struct NewTask {
 pub async fn insert(session: &mut Session, tasks: &[NewTask]) -> Result<Vec<TaskId>, Error> {
     let query = sqlx::query_as(
         "-- insert_tasks
-         with asked as (
-             select * from unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::smallint[], $5::jsonb[], $6::uuid[], $7::uuid[],
+         with asked as materialized (
+             select a.*, t.namespace, t.name, t.version, tasker.identity_hash(t, a.idempotency_key, a.input) as identity
+               from unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::smallint[], $5::jsonb[], $6::uuid[], $7::uuid[],
                                   $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[])
                     a (id, template_id, input, priority, tags, correlation_id, parent_correlation_id,
-                       traceparent, idempotency_key, initiator, source_system, reason, run_at)),
+                       traceparent, idempotency_key, initiator, source_system, reason, run_at)
+               join tasker.templates t on t.id = a.template_id),
          accepted as (
              insert into tasker.tasks (id, template_id, namespace, name, version, state, input, priority, tags, correlation_id,
                                        parent_correlation_id, traceparent, identity_hash, idempotency_key, initiator,
                                        source_system, reason, run_at)
-             select a.id, a.template_id, t.namespace, t.name, t.version, 'pending', a.input, a.priority,
+             select a.id, a.template_id, a.namespace, a.name, a.version, 'pending', a.input, a.priority,
                     array(select jsonb_array_elements_text(a.tags)), a.correlation_id, a.parent_correlation_id,
-                    a.traceparent, tasker.identity_hash(t, a.idempotency_key, a.input), a.idempotency_key, a.initiator,
-                    a.source_system, a.reason, a.run_at
-               from asked a join tasker.templates t on t.id = a.template_id
-              order by a.id
+                    a.traceparent, a.identity, a.idempotency_key, a.initiator, a.source_system, a.reason, a.run_at
+               from asked a
+              -- two submissions with the same identities wait for each other in one order only
+              order by a.identity, a.id
              on conflict (identity_hash) where identity_hash is not null do nothing
              returning id, initiator, reason, run_at),
          history as (

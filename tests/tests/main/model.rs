@@ -1,4 +1,5 @@
-//! Random graphs with random failures end as a simple model says, by a legal history.
+//! Random graphs with random failures end as a simple model says, by a legal history; and random stories, compared with
+//! an oracle after each operation. `tasker-tests model` tells more of them.
 
 use anyhow::{Result, ensure};
 use proptest::{
@@ -13,7 +14,7 @@ use tasker_shared::{
     step::{StepState, state::Edge},
     task::TaskState,
 };
-use tasker_tests::{System, system::worker_settings, templates::with_steps};
+use tasker_tests::{System, model, system::worker_settings, templates::with_steps};
 use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
 
 const MAX_ATTEMPTS: u32 = 3;
@@ -151,4 +152,13 @@ async fn random_graphs_with_random_failures_end_as_the_model_says() -> Result<()
     }
     assert!((1..CASES).contains(&failed), "{failed} of {CASES} failed: the graphs show too little");
     system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_does_what_the_oracle_does_after_every_operation_of_random_stories() -> Result<()> {
+    let options = model::Options { cases: 300, seed: 1, operations: 60, seconds: None, until_covered: Some(50) };
+    let report = model::run(&options).await?;
+    println!("{report}");
+    assert_eq!(report.uncovered(), Vec::<String>::new(), "no story took these transitions");
+    Ok(())
 }

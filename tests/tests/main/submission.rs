@@ -97,6 +97,18 @@ async fn an_input_submitted_by_sql_that_is_too_large_ends_the_task_with_the_reas
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delayed_task_by_sql_that_is_refused_leaves_no_timer() -> Result<()> {
+    let system = start().await?;
+    system.apply(&single("one", "echo", "")).await?;
+    let input = "jsonb_build_object('text', repeat('x', 1048576))";
+    let later = "run_at => now() + interval '1 hour'";
+    let task = system.ended(by_sql(&system, &format!("'test', 'one', {input}, {later}")).await?).await?;
+    assert_eq!(task.summary.state, TaskState::Error);
+    assert_eq!(system.count("select count(*) from tasker.timers").await?, 0);
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_submission_refuses_what_cannot_be_a_task() -> Result<()> {
     let system = start().await?;
     system.apply(&single("one", "echo", "")).await?;
