@@ -1,7 +1,7 @@
 """Receives OTLP by the official packages opentelemetry-proto and grpcio, over gRPC and HTTP, on ports of its own choice.
 
 Prints its ports as one line of JSON, and when standard input ends, what it received as another: by which way, the names
-of the services, how many bytes the official schema does not know, the last value of each counter by correlation id, and
+of the services with the signals of each, how many bytes the official schema does not know, the last value of each counter by correlation id, and
 the names of the spans by trace.
 """
 
@@ -21,7 +21,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces, 
 
 lock = threading.Lock()
 via = set()
-services = set()
+services = collections.defaultdict(set)
+log_traces = set()
 unknown_bytes = 0
 counters = collections.defaultdict(dict)
 spans = collections.defaultdict(list)
@@ -37,19 +38,25 @@ def keep(way, request):
         via.add(way)
         unknown_bytes += request.ByteSize() - known.ByteSize()
         for of_resource in getattr(request, "resource_metrics", []):
-            keep_resource(of_resource.resource)
+            keep_resource(of_resource.resource, "metrics")
             for scope in of_resource.scope_metrics:
                 for metric in scope.metrics:
                     keep_metric(metric)
         for of_resource in getattr(request, "resource_spans", []):
-            keep_resource(of_resource.resource)
+            keep_resource(of_resource.resource, "traces")
             for scope in of_resource.scope_spans:
                 for span in scope.spans:
                     spans[span.trace_id.hex()].append(span.name)
+        for of_resource in getattr(request, "resource_logs", []):
+            keep_resource(of_resource.resource, "logs")
+            for scope in of_resource.scope_logs:
+                log_traces.update(record.trace_id.hex() for record in scope.log_records)
 
 
-def keep_resource(resource):
-    services.update(a.value.string_value for a in resource.attributes if a.key == "service.name")
+def keep_resource(resource, signal):
+    for attribute in resource.attributes:
+        if attribute.key == "service.name":
+            services[attribute.value.string_value].add(signal)
 
 
 def keep_metric(metric):
@@ -115,5 +122,6 @@ sys.stdin.read()
 server.stop(1).wait()
 with lock:
     totals = {id: {name: sum(series.values()) for name, series in names.items()} for id, names in counters.items()}
-    received = {"via": sorted(via), "service": sorted(services), "unknown_bytes": unknown_bytes}
+    signals = {name: sorted(of_service) for name, of_service in services.items()}
+    received = {"via": sorted(via), "services": signals, "unknown_bytes": unknown_bytes, "log_traces": sorted(log_traces)}
     print(json.dumps({**received, "counters": totals, "spans": spans}), flush=True)

@@ -99,6 +99,14 @@ fn services() -> Vec<Panel> {
             .show(rate("runtime_loop_runs").by(["loop", "outcome"])),
         lines("Loop Turns in Progress", "A loop that stays at one and has no turns is stuck.")
             .show(sum("runtime_loops_in_flight").by(["loop"])),
+        lines(
+            "Notifications",
+            "What wakes other processes. One that fails costs time: they find the work when they poll.",
+        )
+        .show_as("sent: {{channel}}", rate("notifications_sent").by(["channel"]))
+        .show_as("failed: {{channel}}", rate("notifications_failed").by(["channel"])),
+        lines("Notification Delivery (P95)", "From a process through PostgreSQL and back to it.")
+            .show(quantile(0.95, "notifications_delivery_duration").by(["channel"])),
     ]
 }
 

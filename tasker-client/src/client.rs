@@ -65,7 +65,11 @@ impl Client {
     }
 
     pub(crate) fn post(&self, path: &[&str], body: &impl Serialize) -> Request<'_> {
-        let request = self.request(Method::POST, path);
+        self.send_json(Method::POST, path, body)
+    }
+
+    pub(crate) fn send_json(&self, method: Method, path: &[&str], body: &impl Serialize) -> Request<'_> {
+        let request = self.request(method, path);
         Request { builder: request.builder.json(body), ..request }
     }
 }
@@ -97,16 +101,26 @@ impl Request<'_> {
         self,
         accepts: impl Fn(&StatusCode) -> bool,
     ) -> Result<T, Error> {
+        let client = self.client;
+        let (status, body) = self.send_raw(accepts).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::unexpected(client.url(), status.as_u16(), &error.to_string()))
+    }
+
+    /// Sends it and reads the text of a success.
+    pub(crate) async fn send_for_text(self) -> Result<String, Error> {
+        let client = self.client;
+        let (status, body) = self.send_raw(StatusCode::is_success).await?;
+        String::from_utf8(body).map_err(|error| Error::unexpected(client.url(), status.as_u16(), &error.to_string()))
+    }
+
+    async fn send_raw(self, accepts: impl Fn(&StatusCode) -> bool) -> Result<(StatusCode, Vec<u8>), Error> {
         let Self { builder, client, timeout } = self;
         let lost = |error| Error::transport(client.url(), timeout, error);
         let answer = builder.timeout(timeout).send().await.map_err(lost)?;
         let status = answer.status();
         let body = body(answer).await.map_err(lost)?;
-        if !accepts(&status) {
-            return Err(Error::refusal(client.url(), status.as_u16(), &body));
-        }
-        serde_json::from_slice(&body)
-            .map_err(|error| Error::unexpected(client.url(), status.as_u16(), &error.to_string()))
+        if accepts(&status) { Ok((status, body)) } else { Err(Error::refusal(client.url(), status.as_u16(), &body)) }
     }
 }
 

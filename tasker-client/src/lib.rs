@@ -17,6 +17,7 @@
 
 mod action;
 mod client;
+mod dead_letter;
 mod error;
 mod service;
 mod task;

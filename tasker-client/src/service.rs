@@ -21,4 +21,12 @@ impl Client {
         let answers = |status: &StatusCode| status.is_success() || *status == StatusCode::SERVICE_UNAVAILABLE;
         self.get(&["health", "detailed"]).send_accepting(answers).await
     }
+
+    /// What the service has measured, as Prometheus text. A worker answers too.
+    ///
+    /// # Errors
+    /// As the connection fails, or this machine is not allowed to read it.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        self.get(&["metrics"]).send_for_text().await
+    }
 }

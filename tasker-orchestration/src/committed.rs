@@ -1,7 +1,7 @@
 //! What a transaction did, told to metrics, traces and bells once it is durable.
 
 use crate::Orchestration;
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanId, SpanKind};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, SystemTime},
@@ -11,10 +11,10 @@ use tasker_shared::{
     metrics::labels,
     name::Name,
     runtime::Topic,
-    step::{FailureKind, ResultType, StepState, Verdict},
-    storage::{operations::Locked, reports::Ready, tasks::Ended},
+    step::{DeadLetterReason, FailureKind, ResultType, StallKind, StepState, Verdict},
+    storage::{Transaction, operations::Locked, reports::Ready, tasks::Ended},
     task::TaskState,
-    telemetry::{About, Span, Station, Trace, TraceParent, span_id},
+    telemetry::{About, Span, Station, Trace, TraceParent, Tracing, span_id, transaction_id},
 };
 
 /// What stations need to know of a task.
@@ -77,8 +77,12 @@ pub(crate) struct Committed {
     pub ended: Vec<(Ended, TaskState)>,
     pub moved_tasks: Vec<(TaskState, TaskState)>,
     pub moved_steps: Vec<(StepState, StepState)>,
-    pub parked: Vec<&'static str>,
+    pub parked: Vec<DeadLetterReason>,
+    pub redriven: Vec<DeadLetterReason>,
+    pub stalled: Vec<(StallKind, Name)>,
     pub rings: BTreeSet<Topic>,
+    /// The transaction itself, once it is durable.
+    pub transaction: Option<Transaction>,
 }
 
 impl Committed {
@@ -94,7 +98,10 @@ impl Committed {
             moved_tasks: Vec::new(),
             moved_steps: Vec::new(),
             parked: Vec::new(),
+            redriven: Vec::new(),
+            stalled: Vec::new(),
             rings: BTreeSet::new(),
+            transaction: None,
         }
     }
 
@@ -143,7 +150,7 @@ impl Committed {
             if let Some(error_type) = step.failure {
                 let labels = labels::Retry { error_type, namespace: step.task.namespace.clone() };
                 match step.verdict {
-                    Verdict::Retry(_) => metrics.steps_retries.add(1, labels),
+                    Verdict::Retry(_) | Verdict::Miss(_) => metrics.steps_retries.add(1, labels),
                     Verdict::Fail { exhausted: true } => metrics.steps_retries_exhausted.add(1, labels),
                     _ => {}
                 }
@@ -162,12 +169,29 @@ impl Committed {
             metrics.steps_transitions.add(steps, labels::StepTransition { from: Some(from), to });
         }
         for reason in &self.parked {
-            metrics.dlq_messages.add(1, labels::DeadLetter { reason });
+            metrics.dlq_messages.add(1, labels::DeadLetter { reason: *reason });
+        }
+        for reason in &self.redriven {
+            metrics.dlq_redrives.add(1, labels::DeadLetter { reason: *reason });
+        }
+        for (kind, namespace) in &self.stalled {
+            metrics.steps_stalls.add(1, labels::Stall { kind: *kind, namespace: namespace.clone() });
         }
     }
 
     fn trace(&self, orchestration: &Orchestration, now: SystemTime) {
-        let mut spans = orchestration.tracing().spans();
+        let tracing = orchestration.tracing();
+        let shared = self.shared(tracing);
+        let mut spans = tracing.spans();
+        if let (Some((trace, station)), Some(transaction)) = (shared, &self.transaction) {
+            spans.transaction(trace, station, transaction);
+        }
+        // what shares the transaction of another task links to it
+        let join = |about: &mut About<'_>, id: CorrelationId| {
+            if let Some((trace, station)) = shared.filter(|(trace, _)| trace.correlation_id != id) {
+                about.link(trace.correlation_id, transaction_id(station));
+            }
+        };
         let span = |station: Station, id: uuid::Uuid, attempt: i32, kind, parent| Span {
             name: station.as_str(),
             span_id: span_id(id, attempt.cast_unsigned(), station),
@@ -180,12 +204,18 @@ impl Committed {
             let caller = task.traceparent.as_deref().and_then(|text| text.parse::<TraceParent>().ok());
             let parent = caller.map(|caller| caller.span_id);
             let submit = span(Station::Submit, task.id.0, 0, SpanKind::Server, parent);
-            spans.record(task.trace(), submit, |about| about_task(about, task));
+            spans.record(task.trace(), submit, |about| {
+                about_task(about, task);
+                join(about, task.correlation_id);
+            });
         }
         for task in &self.initialized {
             let parent = Some(span_id(task.id.0, 0, Station::Submit));
             let initialize = span(Station::Initialize, task.id.0, 0, SpanKind::Internal, parent);
-            spans.record(task.trace(), initialize, |about| about_task(about, task));
+            spans.record(task.trace(), initialize, |about| {
+                about_task(about, task);
+                join(about, task.correlation_id);
+            });
         }
         for (step, task, _) in &self.enqueued {
             let parent = match (step.cause, step.cause_attempt) {
@@ -194,8 +224,10 @@ impl Committed {
                 _ => span_id(task.id.0, 0, Station::Initialize),
             };
             let enqueue = span(Station::Enqueue, step.step_id.0, step.attempt, SpanKind::Producer, Some(parent));
-            spans
-                .record(task.trace(), enqueue, |about| about_step(about, task, step.step_id, &step.name, step.attempt));
+            spans.record(task.trace(), enqueue, |about| {
+                about_step(about, task, step.step_id, &step.name, step.attempt);
+                join(about, task.correlation_id);
+            });
         }
         for step in &self.processed {
             let parent = span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Report);
@@ -203,6 +235,7 @@ impl Committed {
             spans.record(step.task.trace(), process, |about| {
                 about_step(about, &step.task, step.step_id, &step.step_name, step.attempt);
                 about.text("tasker.verdict", step.verdict.event().as_str());
+                join(about, step.task.correlation_id);
             });
         }
         let last: HashMap<TaskId, &Processed> = self.processed.iter().map(|step| (step.task.id, step)).collect();
@@ -212,13 +245,31 @@ impl Committed {
                 |step| span_id(step.step_id.0, step.attempt.cast_unsigned(), Station::Process),
             );
             let finalize = span(Station::Finalize, ended.id.0, 0, SpanKind::Internal, Some(parent));
-            spans.record(trace(ended.correlation_id, ended.traceparent.as_deref()), finalize, |about| {
+            let trace = trace(ended.correlation_id, ended.traceparent.as_deref());
+            tracing.ended(trace, (ended.finished_at - ended.created_at).to_std().unwrap_or_default());
+            spans.record(trace, finalize, |about| {
                 about.id("task.id", ended.id.0).text("tasker.task.state", ended.state.as_str());
                 if ended.state == TaskState::Error {
                     about.error("the task failed");
                 }
+                join(about, ended.correlation_id);
             });
         }
+    }
+
+    /// The station below which the transaction's spans are: the first whose trace is kept.
+    fn shared(&self, tracing: &Tracing) -> Option<(Trace, SpanId)> {
+        self.transaction.as_ref()?;
+        let of_task = |station| move |task: &TaskInfo| (task.trace(), span_id(task.id.0, 0, station));
+        let of_step = |step: StepId, attempt: i32, station| span_id(step.0, attempt.cast_unsigned(), station);
+        let submitted = self.submitted.iter().map(of_task(Station::Submit));
+        let initialized = self.initialized.iter().map(of_task(Station::Initialize));
+        let processed = self.processed.iter();
+        let processed = processed.map(|p| (p.task.trace(), of_step(p.step_id, p.attempt, Station::Process)));
+        let enqueued = self.enqueued.iter();
+        let enqueued = enqueued.map(|(s, task, _)| (task.trace(), of_step(s.step_id, s.attempt, Station::Enqueue)));
+        let mut stations = submitted.chain(processed).chain(initialized).chain(enqueued);
+        stations.find(|(trace, _)| tracing.keeps(*trace))
     }
 }
 
@@ -263,7 +314,7 @@ fn about_step(about: &mut About<'_>, task: &TaskInfo, step: StepId, name: &Name,
 const fn end_of(verdict: Verdict) -> StepState {
     match verdict {
         Verdict::Complete => StepState::Complete,
-        Verdict::Retry(_) => StepState::WaitingForRetry,
+        Verdict::Retry(_) | Verdict::Miss(_) => StepState::WaitingForRetry,
         Verdict::Fail { .. } => StepState::Error,
     }
 }

@@ -1,6 +1,9 @@
 //! Why the orchestration service refuses a request or fails at one.
 
-use tasker_shared::{id::TaskId, storage};
+use tasker_shared::{
+    id::{DeadLetterId, TaskId},
+    storage,
+};
 
 /// A refusal (the caller can mend it) or a failure (the caller may try again).
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,20 @@ pub enum Error {
         /// The nearest name.
         nearest: Option<String>,
     },
+    /// No such dead letter.
+    #[error("dead letter {0} does not exist")]
+    DeadLetterNotFound(DeadLetterId),
+    /// No such namespace.
+    #[error("namespace `{namespace}` does not exist{}; a template that is registered opens its namespace", hint(.nearest))]
+    NamespaceNotFound {
+        /// As it was asked for.
+        namespace: String,
+        /// The nearest name.
+        nearest: Option<String>,
+    },
+    /// No such limit.
+    #[error("there is no limit `{0}` of an operator; limits of templates are changed in the template")]
+    LimitNotFound(String),
     /// The state does not allow the action.
     #[error("{0}")]
     Illegal(String),

@@ -2,7 +2,8 @@
 //!
 //! Five of the line's stations live here: [`submit`], `initialize`, `enqueue`, `process` and `finalize`, each a module
 //! of that name. Around them stand `timers` (what is due later), `repair` (what the line may have missed), [`operate`]
-//! (what operators do), [`query`] (what people ask), [`probes`] (gauges), [`templates`], and [`web`], the HTTP API. [`service`] runs it all.
+//! (what operators do), [`limits`] (how many steps run at once), [`query`] (what people ask), [`probes`] (gauges),
+//! [`templates`], and [`web`], the HTTP API. [`service`] runs it all.
 
 mod committed;
 mod enqueue;
@@ -10,6 +11,7 @@ pub mod error;
 mod finalize;
 mod finished;
 mod initialize;
+pub mod limits;
 pub mod operate;
 pub mod orchestration;
 pub mod probes;

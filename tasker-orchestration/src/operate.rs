@@ -3,20 +3,24 @@
 //! Every action locks the task, moves what has to be moved, counts the steps anew, enqueues what became ready, and ends
 //! the task when nothing is left to do: one transaction, like the stations.
 
+mod dead_letters;
+
+pub use dead_letters::{discard, park_step, redrive, resolve as resolve_dead_letter};
+
 use crate::{
     Error, Orchestration,
     committed::{Committed, TaskInfo},
-    enqueue, finalize,
+    enqueue, finalize, limits,
 };
 use serde_json::Value;
 use std::collections::HashMap;
 use tasker_shared::{
     api::{Action, ResolveStep},
-    id::TaskId,
+    id::{StepId, TaskId},
     runtime::Topic,
-    step::{StepEvent, StepState},
+    step::{Resolution, StepEvent, StepState},
     storage::{
-        Session,
+        Session, dead_letters as letters,
         operations::{self, Locked, Standing},
         steps,
         tasks::{self, Ending},
@@ -152,14 +156,31 @@ pub async fn resolve_step(
     may(&standing, StepEvent::Resolve)?;
     work.check_result(step, &resolution.result).await?;
     work.move_steps(Some(step), StepEvent::Resolve, Some(&resolution.result)).await?;
+    work.close_letters(&[standing.id], Resolution::Resolved).await?;
     operations::free_dependents(&mut work.session, standing.id).await?;
     work.committed.rings.insert(Topic::Stopped);
     let to = work.reopen_task().await?;
     work.go_on(to).await
 }
 
+/// A transaction for what an operator does.
+pub(crate) async fn begin(orchestration: &Orchestration, action: &Action) -> Result<Session, Error> {
+    for (field, text) in [("by", &action.by), ("reason", &action.reason)] {
+        if text.as_ref().is_some_and(|text| text.len() > 1024 || text.contains('\0')) {
+            let reason = "must have at most 1024 bytes and no \\u0000".to_owned();
+            return Err(Error::Invalid { field, reason });
+        }
+    }
+    Ok(orchestration.database().begin("operate").await?)
+}
+
+/// How the operator stands in histories.
+pub(crate) fn actor(action: &Action) -> String {
+    format!("operator:{}", action.by.as_deref().unwrap_or("unnamed"))
+}
+
 /// One action: a transaction that holds the task.
-struct Work<'a> {
+pub(crate) struct Work<'a> {
     orchestration: &'a Orchestration,
     session: Session,
     task: Locked,
@@ -170,16 +191,36 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     async fn begin(orchestration: &'a Orchestration, task: TaskId, action: &Action) -> Result<Self, Error> {
-        for (field, text) in [("by", &action.by), ("reason", &action.reason)] {
-            if text.as_ref().is_some_and(|text| text.len() > 1024 || text.contains('\0')) {
-                let reason = "must have at most 1024 bytes and no \\u0000".to_owned();
-                return Err(Error::Invalid { field, reason });
-            }
-        }
-        let mut session = orchestration.database().begin("operate").await?;
+        let session = begin(orchestration, action).await?;
+        Self::hold(orchestration, session, task, actor(action), action.reason.clone()).await
+    }
+
+    /// What orchestration itself does to a task.
+    pub(crate) async fn of_orchestration(orchestration: &'a Orchestration, task: TaskId) -> Result<Self, Error> {
+        let session = orchestration.database().begin("park").await?;
+        Self::hold(orchestration, session, task, "orchestration".to_owned(), None).await
+    }
+
+    async fn hold(
+        orchestration: &'a Orchestration,
+        mut session: Session,
+        task: TaskId,
+        actor: String,
+        reason: Option<String>,
+    ) -> Result<Self, Error> {
         let task = operations::lock(&mut session, task).await?.ok_or(Error::TaskNotFound(task))?;
-        let actor = format!("operator:{}", action.by.as_deref().unwrap_or("unnamed"));
-        Ok(Self { orchestration, session, task, actor, reason: action.reason.clone(), committed: Committed::new() })
+        Ok(Self { orchestration, session, task, actor, reason, committed: Committed::new() })
+    }
+
+    /// Whether the task has ended.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.task.state.is_final()
+    }
+
+    async fn close_letters(&mut self, steps: &[StepId], resolution: Resolution) -> Result<(), Error> {
+        let note = self.reason.as_deref();
+        letters::close_of_steps(&mut self.session, steps, resolution, &self.actor, note).await?;
+        Ok(())
     }
 
     /// The state that `event` leads the task to.
@@ -210,7 +251,7 @@ impl<'a> Work<'a> {
     }
 
     /// A step of a task that goes on, or that can be reopened.
-    async fn step(&mut self, name: &str) -> Result<Standing, Error> {
+    pub(crate) async fn step(&mut self, name: &str) -> Result<Standing, Error> {
         let state = self.task.state;
         if state.is_final() && state != TaskState::Error {
             return Err(self.has_ended());
@@ -241,6 +282,8 @@ impl<'a> Work<'a> {
             operations::move_steps(&mut self.session, self.task.id, name, &from, to, result, &self.actor, reason)
                 .await?;
         self.committed.moved_steps.extend(moved.iter().map(|step| (step.from_state, to)));
+        let steps: Vec<StepId> = moved.iter().map(|step| step.step_id).collect();
+        limits::uncover(&mut self.session, &self.task.namespace, &steps).await?;
         Ok(moved.len())
     }
 
@@ -250,6 +293,8 @@ impl<'a> Work<'a> {
         let reason = self.reason.as_deref();
         let (task, actor) = (self.task.id, &self.actor);
         let moved = operations::move_steps(&mut self.session, task, name, &[from], to, None, actor, reason).await?;
+        let ids: Vec<StepId> = moved.iter().map(|step| step.step_id).collect();
+        self.close_letters(&ids, Resolution::Redriven).await?;
         let all = operations::steps(&mut self.session, task).await?;
         let moved: Vec<_> = moved.iter().filter_map(|m| all.iter().find(|s| s.id == m.step_id)).collect();
         let info = self.info();
@@ -305,8 +350,8 @@ impl<'a> Work<'a> {
         self.commit(ended.unwrap_or(state)).await
     }
 
-    async fn commit(self, state: TaskState) -> Result<TaskState, Error> {
-        self.session.commit().await?;
+    async fn commit(mut self, state: TaskState) -> Result<TaskState, Error> {
+        self.committed.transaction = Some(self.session.commit().await?);
         self.committed.tell(self.orchestration);
         Ok(state)
     }

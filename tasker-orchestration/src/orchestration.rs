@@ -17,6 +17,8 @@ use tasker_shared::{
 pub struct Settings {
     /// Whose overrides of a template apply.
     pub environment: String,
+    /// Where Grafana is, for links to the dashboard of a task.
+    pub grafana_url: Option<String>,
     /// The most results that one transaction carries.
     pub results_batch: i64,
     /// The most task requests that one transaction carries.
@@ -31,6 +33,10 @@ pub struct Settings {
     pub repair_interval: Duration,
     /// How long a step must have been where it is before the repair sweep looks after it.
     pub stalled_after: Duration,
+    /// How often a step may stand still before it is parked.
+    pub max_stalls: i32,
+    /// How long a step may go back and forth between workers that lack its handler before it is parked.
+    pub handler_missing_after: Duration,
     /// How often a message may fail before it is parked.
     pub max_deliveries: i32,
     /// The largest input of a task, in bytes.

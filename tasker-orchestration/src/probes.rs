@@ -22,6 +22,7 @@ fn all(database: &Database) -> Vec<Box<dyn Probe>> {
     vec![
         Box::new(work::Work(database.clone())),
         Box::new(work::Queues(database.clone())),
+        Box::new(work::Limits(database.clone())),
         Box::new(health::Tables(database.clone())),
         Box::new(health::Server::new(database.clone())),
     ]

@@ -5,19 +5,22 @@ use crate::{
     committed::{Committed, Processed, TaskInfo},
     enqueue, finalize,
     initialize::known,
-    taken::Work,
+    taken::{Work, park_unreadable},
 };
 use rand::RngExt as _;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 use tasker_shared::{
     id::{StepId, TaskId},
-    queue::{self, Message, STEP_RESULTS},
+    queue::{Message, QueueName, STEP_RESULTS},
     runtime::Topic,
-    step::{FailureKind, RetryPolicy, StepState, Verdict, verdict},
+    step::{DeadLetterReason, FailureKind, RetryPolicy, StepState, Verdict, missing, verdict},
     storage::{
-        Session, dead_letters,
+        Session,
+        dead_letters::{self, Parked},
         reports::{self, Reported},
+        stalls,
     },
+    template::Lifecycle,
 };
 
 pub(crate) struct Process;
@@ -42,9 +45,7 @@ impl Work for Process {
                 Some(step) => steps.push(step),
                 None => {
                     let detail = "the message lacks step_id, task_id or attempt";
-                    dead_letters::park(session, Self::QUEUE, message, "unreadable", detail, None, None).await?;
-                    queue::archive_taken(session, Self::QUEUE, message).await?;
-                    committed.parked.push("unreadable");
+                    park_unreadable(session, Self::QUEUE, message, detail, &mut committed).await?;
                 }
             }
         }
@@ -66,18 +67,21 @@ async fn process(
     let ids = reported.iter().map(|step| step.template_id).collect();
     let templates = orchestration.compiled(session, ids).await?;
     let mut verdicts = Vec::with_capacity(reported.len());
+    let patience = orchestration.settings().handler_missing_after;
+    let mut retries = Retries::default();
     for step in &reported {
         let template = known(&templates, step.template_id)?;
         let policy = template.step(&step.step_name).map(|step| step.retry.clone()).unwrap_or_default();
-        verdicts.push((step.step_id, judge(step, &policy)));
-    }
-    let poison: Vec<&Reported> = reported.iter().filter(|s| failure_of(s) == Some(FailureKind::Poison)).collect();
-    for step in poison {
-        park_poison(session, step).await?;
-        committed.parked.push("poison");
+        let verdict = judge(step, &policy, patience);
+        let verdict = retries.within(session, step, verdict, &template.template().lifecycle).await?;
+        if let Some(reason) = parks(step, verdict) {
+            park(session, step, reason).await?;
+            committed.parked.push(reason);
+        }
+        verdicts.push((step.step_id, verdict));
     }
     let advanced = reports::advance(session, &verdicts).await?;
-    if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Retry(_))) {
+    if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Retry(_) | Verdict::Miss(_))) {
         committed.rings.insert(Topic::Timers);
     }
     let tasks: HashMap<TaskId, TaskInfo> = reported.iter().map(|step| (step.task_id, info(step))).collect();
@@ -104,12 +108,55 @@ async fn process(
     Ok(())
 }
 
-fn judge(step: &Reported, policy: &RetryPolicy) -> Verdict {
+fn judge(step: &Reported, policy: &RetryPolicy, patience: Duration) -> Verdict {
+    if failure_of(step) == Some(FailureKind::HandlerNotFound) && policy.retryable {
+        let since = step.reported_at - step.missing_since.unwrap_or(step.reported_at);
+        return missing(since.to_std().unwrap_or_default(), patience);
+    }
     let failures = u32::try_from(step.failures).unwrap_or(0) + 1;
     verdict(step.error.as_ref().map(|e| &e.0), failures, policy, rand::rng().random())
 }
 
-async fn park_poison(session: &mut Session, step: &Reported) -> Result<(), Error> {
+/// The limits on retries of a task's `lifecycle`. Retries that this batch grants count too.
+#[derive(Default)]
+struct Retries(HashMap<TaskId, i64>);
+
+impl Retries {
+    async fn within(
+        &mut self,
+        session: &mut Session,
+        step: &Reported,
+        verdict: Verdict,
+        limits: &Lifecycle,
+    ) -> Result<Verdict, Error> {
+        let Verdict::Retry(wait) = verdict else { return Ok(verdict) };
+        if limits.max_retry_wait.is_some_and(|longest| wait > longest) {
+            return Ok(Verdict::Fail { exhausted: true });
+        }
+        let was_tried = step.error.as_ref().is_some_and(|failure| !failure.not_tried);
+        let Some(most) = limits.max_retries.filter(|_| was_tried) else { return Ok(verdict) };
+        if !self.0.contains_key(&step.task_id) {
+            self.0.extend(stalls::retries_used(session, &[step.task_id]).await?);
+        }
+        let used = self.0.entry(step.task_id).or_default();
+        if *used >= i64::from(most) {
+            return Ok(Verdict::Fail { exhausted: true });
+        }
+        *used += 1;
+        Ok(verdict)
+    }
+}
+
+/// Why a step with this verdict is a dead letter.
+fn parks(step: &Reported, verdict: Verdict) -> Option<DeadLetterReason> {
+    match (failure_of(step)?, verdict) {
+        (FailureKind::Poison, _) => Some(DeadLetterReason::Poison),
+        (FailureKind::HandlerNotFound, Verdict::Fail { .. }) => Some(DeadLetterReason::HandlerNotFound),
+        _ => None,
+    }
+}
+
+async fn park(session: &mut Session, step: &Reported, reason: DeadLetterReason) -> Result<(), Error> {
     let message = Message {
         msg_id: 0,
         read_ct: step.attempt,
@@ -118,9 +165,10 @@ async fn park_poison(session: &mut Session, step: &Reported) -> Result<(), Error
         headers: None,
     };
     let detail = step.error.as_ref().map_or("", |e| e.message.as_str());
-    let queue = tasker_shared::queue::QueueName::of_namespace(&step.namespace);
-    let (task, step) = (Some(step.task_id), Some(step.step_id));
-    dead_letters::park(session, queue.as_str(), &message, "poison", detail, task, step).await?;
+    let queue = QueueName::of_namespace(&step.namespace);
+    let (namespace, task, step) = (Some(&step.namespace), Some(step.task_id), Some(step.step_id));
+    let parked = Parked { queue: queue.as_str(), namespace, message: &message, reason, detail, task, step };
+    dead_letters::park(session, &parked).await?;
     Ok(())
 }
 

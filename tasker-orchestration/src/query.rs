@@ -3,15 +3,21 @@
 use crate::{Error, Orchestration};
 use std::time::Duration;
 use tasker_shared::{
-    api::{Explanation, History, TaskDetail, TaskFilter, TaskPage, WorkerList},
-    id::TaskId,
-    storage::{history, overview, workers as worker_rows},
+    api::{
+        DeadLetter, DeadLetterFilter, DeadLetterPage, Explanation, History, TaskDetail, TaskFilter, TaskPage,
+        TaskSummary, WorkerList,
+    },
+    id::{DeadLetterId, TaskId},
+    storage::{dead_letters as letters, history, overview, workers as worker_rows},
 };
 
 mod explain;
 
 /// How many tasks a page has when nothing is said.
 const PAGE: u32 = 50;
+
+/// What a dashboard shows before and after a task: metrics come some time after it.
+const AROUND: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// The largest page.
 const LARGEST_PAGE: u32 = 1000;
@@ -21,11 +27,7 @@ const LARGEST_PAGE: u32 = 1000;
 /// # Errors
 /// [`Error::Invalid`] for a limit out of range, [`Error::Storage`].
 pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<TaskPage, Error> {
-    let limit = filter.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        let reason = format!("{limit} is not between 1 and {LARGEST_PAGE}");
-        return Err(Error::Invalid { field: "limit", reason });
-    }
+    let limit = page(filter.limit)?;
     for (field, text) in [("namespace", &filter.namespace), ("name", &filter.name), ("tag", &filter.tag)] {
         if text.as_ref().is_some_and(|text| text.contains('\0')) {
             return Err(Error::Invalid { field, reason: "contains the character \\u0000".to_owned() });
@@ -45,7 +47,18 @@ pub async fn list(orchestration: &Orchestration, filter: &TaskFilter) -> Result<
 /// [`Error::TaskNotFound`], [`Error::Storage`].
 pub async fn detail(orchestration: &Orchestration, task: TaskId) -> Result<TaskDetail, Error> {
     let mut session = orchestration.database().session("show_task").await?;
-    overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))
+    let mut task = overview::detail(&mut session, task).await?.ok_or(Error::TaskNotFound(task))?;
+    task.dashboard_url =
+        orchestration.settings().grafana_url.as_deref().map(|grafana| dashboard(grafana, &task.summary));
+    Ok(task)
+}
+
+/// Where Grafana shows the task: the dashboard *One Task*, for the time in which it lived.
+fn dashboard(grafana: &str, task: &TaskSummary) -> String {
+    let from = (task.created_at - AROUND).timestamp_millis();
+    let to = task.finished_at.map_or_else(|| "now".to_owned(), |end| (end + AROUND).timestamp_millis().to_string());
+    let (grafana, id) = (grafana.trim_end_matches('/'), task.correlation_id);
+    format!("{grafana}/d/tasker-task?var-correlation_id={id}&from={from}&to={to}")
 }
 
 /// Like [`detail`], answered when the task has ended or `patience` is over.
@@ -91,4 +104,36 @@ pub async fn explain(orchestration: &Orchestration, task: TaskId) -> Result<Expl
 pub async fn workers(orchestration: &Orchestration) -> Result<WorkerList, Error> {
     let mut session = orchestration.database().session("list_workers").await?;
     Ok(WorkerList { workers: worker_rows::list(&mut session).await? })
+}
+
+/// A page of dead letters, the newest first.
+///
+/// # Errors
+/// As [`list`].
+pub async fn dead_letters(orchestration: &Orchestration, filter: &DeadLetterFilter) -> Result<DeadLetterPage, Error> {
+    let limit = page(filter.limit)?;
+    let mut session = orchestration.database().session("list_dead_letters").await?;
+    let mut found = letters::list(&mut session, filter, i64::from(limit) + 1).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map(|letter| letter.dead_letter_id);
+    Ok(DeadLetterPage { dead_letters: found, next })
+}
+
+/// A whole dead letter.
+///
+/// # Errors
+/// [`Error::DeadLetterNotFound`], [`Error::Storage`].
+pub async fn dead_letter(orchestration: &Orchestration, id: DeadLetterId) -> Result<DeadLetter, Error> {
+    let mut session = orchestration.database().session("show_dead_letter").await?;
+    letters::find(&mut session, id).await?.ok_or(Error::DeadLetterNotFound(id))
+}
+
+fn page(limit: Option<u32>) -> Result<u32, Error> {
+    let limit = limit.unwrap_or(PAGE);
+    if (1..=LARGEST_PAGE).contains(&limit) {
+        return Ok(limit);
+    }
+    let reason = format!("{limit} is not between 1 and {LARGEST_PAGE}");
+    Err(Error::Invalid { field: "limit", reason })
 }

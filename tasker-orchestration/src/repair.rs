@@ -4,6 +4,7 @@ use crate::{
     Error, Orchestration,
     committed::{Committed, TaskInfo},
     enqueue, finalize,
+    operate::Work,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,8 +14,12 @@ use tasker_shared::{
     id::TaskId,
     queue::QueueName,
     runtime::Topic,
-    step::StepState,
-    storage::{self, leases, operations, repair, steps, templates},
+    step::{DeadLetterReason, Failure, FailureKind, StallKind, StepState},
+    storage::{
+        self, leases, operations, repair,
+        stalls::{self, Overdue},
+        steps, templates,
+    },
     task::TaskState,
 };
 
@@ -23,6 +28,7 @@ const BATCH: i64 = 500;
 
 /// Mends the tasks that stand still; answers with the time until the next turn.
 pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, storage::Error> {
+    stalled(orchestration).await?;
     for task in suspects(orchestration).await? {
         match mend(orchestration, task).await {
             Ok(0) => {}
@@ -34,6 +40,63 @@ pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, stor
         }
     }
     Ok(orchestration.settings().repair_interval)
+}
+
+/// Enqueues again what stands still, and takes off the line what did so too often or waits too long.
+async fn stalled(orchestration: &Orchestration) -> Result<(), storage::Error> {
+    let settings = orchestration.settings();
+    let mut committed = Committed::new();
+    let mut session = orchestration.database().begin("stalls").await?;
+    repair::prepare(&mut session).await?;
+    let mut overdue = Vec::new();
+    for namespace in templates::namespaces(&mut session).await? {
+        for step in stalls::requeue(&mut session, &namespace, settings.stalled_after, BATCH).await? {
+            tracing::warn!(
+                task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, attempt = step.attempt,
+                stalls = step.stalls, reason = step.reason, "a step stood still and is enqueued again"
+            );
+            let kind = if step.is_overrun { StallKind::Overrun } else { StallKind::LeaseLapsed };
+            committed.stalled.push((kind, namespace.clone()));
+            committed.moved_steps.push((StepState::InProgress, StepState::Enqueued));
+            committed.rings.extend([Topic::Stopped, Topic::Steps(namespace.clone())]);
+        }
+        overdue.extend(stalls::overdue(&mut session, &namespace, settings.max_stalls, BATCH).await?);
+    }
+    session.commit().await?;
+    committed.tell(orchestration);
+    for step in overdue {
+        match take_off(orchestration, &step).await {
+            Ok(()) => {}
+            Err(Error::Storage(error)) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::info!(task.id = %step.task_id, step.name = step.name, %error, "a step was not taken off the line")
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn take_off(orchestration: &Orchestration, step: &Overdue) -> Result<(), Error> {
+    let mut work = Work::of_orchestration(orchestration, step.task_id).await?;
+    if work.is_ended() {
+        return Ok(());
+    }
+    let (reason, kind, message) = match step.max_queued_ms {
+        Some(most) => {
+            let message = format!(
+                "it waited on its queue longer than lifecycle.max_queued allows, which is {} s",
+                Duration::from_millis(u64::try_from(most).unwrap_or(0)).as_secs_f64()
+            );
+            (None, FailureKind::Overdue, message)
+        }
+        None => {
+            let message = format!("it stood still {} times", step.stalls);
+            (Some(DeadLetterReason::Stalled), FailureKind::Stalled, message)
+        }
+    };
+    tracing::error!(task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, message, "a step is taken off the line");
+    let standing = work.step(&step.name).await?;
+    work.take_off(&standing, reason, &Failure::new(kind, message)).await.map(drop)
 }
 
 /// The time between two looks for leases that ran out.
@@ -70,7 +133,10 @@ async fn mend(orchestration: &Orchestration, id: TaskId) -> Result<u64, Error> {
     }
     let older = orchestration.settings().stalled_after;
     let mut committed = Committed::new();
-    let mut mended = repair::mend(&mut session, id, &task.namespace, older).await?;
+    let repaired = repair::mend(&mut session, id, &task.namespace, older).await?;
+    let lost = usize::try_from(repaired.steps).unwrap_or(0);
+    committed.stalled.extend(std::iter::repeat_n((StallKind::MessageLost, task.namespace.clone()), lost));
+    let mut mended = repaired.all;
     if task.state != TaskState::Pending {
         let info = TaskInfo::from(&task);
         let ready = steps::enqueue_ready(&mut session, &[id], "orchestration").await?;
@@ -82,7 +148,7 @@ async fn mend(orchestration: &Orchestration, id: TaskId) -> Result<u64, Error> {
         finalize::finalize(&mut session, &counts, &states, "orchestration", &mut committed).await?;
         mended += committed.ended.len() as u64;
     }
-    session.commit().await?;
+    committed.transaction = Some(session.commit().await?);
     committed.rings.extend([Topic::Results, Topic::Requests, Topic::Timers, Topic::Steps(task.namespace)]);
     committed.tell(orchestration);
     Ok(mended)

@@ -1,10 +1,15 @@
 //! Tasks that were submitted by SQL: the queue `task_requests` leads them to station *initialize*.
 
-use crate::{Error, Orchestration, committed::Committed, initialize, taken::Work};
+use crate::{
+    Error, Orchestration,
+    committed::Committed,
+    initialize,
+    taken::{Work, park_unreadable},
+};
 use tasker_shared::{
     id::TaskId,
-    queue::{self, Message, TASK_REQUESTS},
-    storage::{Session, dead_letters},
+    queue::{Message, TASK_REQUESTS},
+    storage::Session,
 };
 
 pub(crate) struct Requests;
@@ -29,9 +34,7 @@ impl Work for Requests {
                 Some(id) => ids.push(id),
                 None => {
                     let detail = "the message has no task_id";
-                    dead_letters::park(session, Self::QUEUE, message, "unreadable", detail, None, None).await?;
-                    queue::archive_taken(session, Self::QUEUE, message).await?;
-                    committed.parked.push("unreadable");
+                    park_unreadable(session, Self::QUEUE, message, detail, &mut committed).await?;
                 }
             }
         }

@@ -156,6 +156,10 @@ async fn aged(orchestration: &Orchestration, settings: &config::Retention) -> Re
         (Aged::archived_tasks(), settings.archived_after),
         (Aged::workers(), settings.workers_after),
     ];
+    if settings.audit_after.is_some() {
+        let audit = retention::audit(&mut orchestration.database().session("retention_look").await?).await?;
+        all.extend(audit.into_iter().map(|audit| (audit, settings.audit_after)));
+    }
     if settings.queue_archives_after.is_some() {
         let archives = retention::archives(&mut orchestration.database().session("retention_look").await?).await?;
         all.extend(archives.into_iter().map(|archive| (archive, settings.queue_archives_after)));

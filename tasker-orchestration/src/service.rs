@@ -1,7 +1,7 @@
 //! The service: its loops and its HTTP API, from start to drain.
 
 use crate::{
-    Orchestration, Settings, finished, probes,
+    Orchestration, Settings, finished, limits, probes,
     process::Process,
     repair,
     requests::Requests,
@@ -28,6 +28,7 @@ pub struct Service {
     orchestration: Orchestration,
     process: runtime::Process,
     listener: TcpListener,
+    metrics: Option<common::OwnPort>,
 }
 
 impl Service {
@@ -39,9 +40,11 @@ impl Service {
         let settings = settings(&process.config);
         let address = process.config.orchestration.http_address.to_string();
         let listener = common::bind(&address, "orchestration.http_address").await?;
+        let own = process.config.orchestration.metrics_address;
+        let metrics = common::OwnPort::bind(own, "orchestration.metrics_address", &process.exposition).await?;
         let orchestration =
             Orchestration::new(process.database.clone(), process.bell.clone(), process.tracing.clone(), settings);
-        Ok(Self { orchestration, process, listener })
+        Ok(Self { orchestration, process, listener, metrics })
     }
 
     /// What the HTTP API calls, for callers in the same process.
@@ -62,7 +65,7 @@ impl Service {
     /// # Errors
     /// [`common::Error::Serve`] when the listener breaks.
     pub async fn run(self) -> Result<(), common::Error> {
-        let Self { orchestration, process, listener } = self;
+        let Self { orchestration, process, listener, metrics } = self;
         let config = &process.config.orchestration;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "orchestration listens");
@@ -77,7 +80,7 @@ impl Service {
                 rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
-                exposition: Some(process.exposition.clone()),
+                exposition: metrics.is_none().then(|| process.exposition.clone()),
             },
         );
         let served = common::serve(listener, router, process.shutdown.clone(), config.shutdown_grace);
@@ -85,6 +88,10 @@ impl Service {
         let loops = CancellationToken::new();
         let period = process.config.telemetry.metrics.probe_interval();
         let sampling = tokio::spawn(probes::run(orchestration.clone(), period, loops.clone()));
+        let page = metrics.map(|page| {
+            let (metrics, stop) = (orchestration.metrics().clone(), loops.clone());
+            tokio::spawn(async move { page.serve(&metrics, stop).await })
+        });
         let running = tokio::spawn(run(orchestration, loops.clone()));
         let outcome = served.await;
         loops.cancel();
@@ -93,6 +100,9 @@ impl Service {
         }
         if let Err(error) = sampling.await {
             tracing::error!(%error, "the probes ended badly");
+        }
+        if let Some(Err(error)) = futures::future::OptionFuture::from(page).await {
+            tracing::error!(%error, "/metrics ended badly");
         }
         tracing::info!("orchestration has drained");
         outcome
@@ -105,6 +115,7 @@ pub fn settings(config: &Config) -> Settings {
     let batch = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Settings {
         environment: config.environment.clone(),
+        grafana_url: config.telemetry.grafana_url.clone(),
         results_batch: batch(from.results_batch_size),
         requests_batch: batch(from.requests_batch_size),
         process_loops: from.process_loops,
@@ -112,6 +123,8 @@ pub fn settings(config: &Config) -> Settings {
         timer_poll_interval: from.timer_poll_interval,
         repair_interval: from.repair_interval,
         stalled_after: from.stalled_after,
+        max_stalls: i32::try_from(from.max_stalls).unwrap_or(i32::MAX),
+        handler_missing_after: from.handler_missing_after,
         max_deliveries: i32::try_from(from.max_deliveries).unwrap_or(i32::MAX),
         max_input_bytes: from.max_input_bytes,
         max_batch_submit: from.max_batch_submit,
@@ -188,6 +201,11 @@ pub async fn run(orchestration: Orchestration, shutdown: CancellationToken) {
         async move { repair::expired_leases(&o).await }
     }));
     loops.spawn(try_database(orchestration.clone(), shutdown.clone()));
+    let (metrics, o) = parts(&orchestration);
+    loops.spawn(sweep("permits", metrics, Gate::none(), None, shutdown.clone(), move || {
+        let o = o.clone();
+        async move { limits::turn(&o).await }
+    }));
     let (metrics, o) = parts(&orchestration);
     let retention = Arc::new(Retention::new(&o));
     loops.spawn(sweep("retention", metrics, Gate::none(), None, shutdown.clone(), move || {

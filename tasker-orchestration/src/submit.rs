@@ -107,7 +107,7 @@ async fn submit_once(
         committed.requested.push(info);
     }
     initialize::initialize(orchestration, &mut session, now, &mut committed).await?;
-    session.commit().await?;
+    committed.transaction = Some(session.commit().await?);
     committed.tell(orchestration);
     let unanswered = || Err(Error::Illegal("the task with this identity is being deleted; submit it again".to_owned()));
     Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect())

@@ -6,7 +6,11 @@ use std::future::Future;
 use tasker_shared::{
     queue::{self, Message},
     runtime::Turn,
-    storage::{self, Session, dead_letters},
+    step::DeadLetterReason,
+    storage::{
+        self, Session,
+        dead_letters::{self, Parked},
+    },
 };
 
 /// How long a message that failed alone stays hidden, in seconds.
@@ -50,8 +54,8 @@ async fn together<W: Work>(orchestration: &Orchestration) -> Result<Turn, Error>
         session.rollback().await?;
         return Ok(Turn::Empty);
     }
-    let committed = W::work(orchestration, &mut session, &messages).await?;
-    session.commit().await?;
+    let mut committed = W::work(orchestration, &mut session, &messages).await?;
+    committed.transaction = Some(session.commit().await?);
     committed.tell(orchestration);
     let full = i64::try_from(messages.len()).is_ok_and(|n| n >= limit);
     Ok(if full { Turn::Full } else { Turn::Partial })
@@ -82,8 +86,8 @@ async fn one_by_one<W: Work>(orchestration: &Orchestration) -> Result<Turn, stor
 async fn alone<W: Work>(orchestration: &Orchestration, message: &Message) -> Result<(), Error> {
     let mut session = orchestration.database().begin(W::NAME).await?;
     queue::delete(&mut session, W::QUEUE, &[message.msg_id]).await?;
-    let committed = W::work(orchestration, &mut session, std::slice::from_ref(message)).await?;
-    session.commit().await?;
+    let mut committed = W::work(orchestration, &mut session, std::slice::from_ref(message)).await?;
+    committed.transaction = Some(session.commit().await?);
     committed.tell(orchestration);
     Ok(())
 }
@@ -95,10 +99,29 @@ async fn park<W: Work>(orchestration: &Orchestration, message: &Message, why: &E
     let id = |key: &str| message.message.get(key).and_then(|v| v.as_str()).map(str::to_owned);
     let task = id("task_id").and_then(|id| id.parse().ok());
     let step = id("step_id").and_then(|id| id.parse().ok());
-    dead_letters::park(&mut session, W::QUEUE, message, "poison", &why.to_string(), task, step).await?;
+    let (queue, detail) = (W::QUEUE, why.to_string());
+    let reason = DeadLetterReason::Poison;
+    let parked = Parked { queue, namespace: None, message, reason, detail: &detail, task, step };
+    dead_letters::park(&mut session, &parked).await?;
     session.commit().await?;
     let mut committed = Committed::new();
-    committed.parked.push("poison");
+    committed.parked.push(reason);
     committed.tell(orchestration);
+    Ok(())
+}
+
+/// Parks a message of a batch that cannot be understood.
+pub(crate) async fn park_unreadable(
+    session: &mut Session,
+    queue: &'static str,
+    message: &Message,
+    detail: &str,
+    committed: &mut Committed,
+) -> Result<(), storage::Error> {
+    let reason = DeadLetterReason::Unreadable;
+    let parked = Parked { queue, namespace: None, message, reason, detail, task: None, step: None };
+    dead_letters::park(session, &parked).await?;
+    queue::archive_taken(session, queue, message).await?;
+    committed.parked.push(reason);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::{
     Error, Orchestration,
     committed::{Committed, TaskInfo},
-    enqueue, initialize,
+    enqueue, initialize, limits,
 };
 use serde_json::json;
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn fire(orchestration: &Orchestration) -> Result<Duration, Error> {
                 end_late(&mut session, late, &mut committed).await?;
             }
         }
-        session.commit().await?;
+        committed.transaction = Some(session.commit().await?);
         committed.tell(orchestration);
         // there may be more, and tasks that somebody else held
         return Ok(Duration::from_millis(if due.len() < 10 { 10 } else { 0 }));
@@ -103,6 +103,8 @@ async fn end_late(session: &mut Session, late: &Due, committed: &mut Committed) 
     let (to, who) = (StepState::Cancelled, "orchestration");
     let stopped = operations::move_steps(session, late.task_id, None, &open, to, None, who, Some(REASON)).await?;
     committed.moved_steps.extend(stopped.iter().map(|step| (step.from_state, to)));
+    let steps: Vec<StepId> = stopped.iter().map(|step| step.step_id).collect();
+    limits::uncover(session, &late.namespace, &steps).await?;
     operations::recount(session, late.task_id).await?;
     let error = json!({ "message": REASON, "failed_steps": [] });
     let ending = Ending { id: late.task_id, from: late.task_state, to: TaskState::Error, error: Some(error) };

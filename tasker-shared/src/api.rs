@@ -1,8 +1,8 @@
 //! What the HTTP API sends and takes: plain data, the same in service, client and command line.
 
 use crate::{
-    id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
-    step::{Failure, StepState},
+    id::{CorrelationId, DeadLetterId, StepId, TaskId, TemplateId, WorkerId},
+    step::{DeadLetterReason, Failure, Resolution, StepState},
     task::{IdentityStrategy, TaskState},
 };
 use chrono::{DateTime, Utc};
@@ -210,6 +210,9 @@ pub struct TaskDetail {
     pub source_system: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Its dashboard, where `telemetry.grafana_url` says where Grafana is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard_url: Option<String>,
     /// Its steps, in the order of the template.
     pub steps: Vec<StepDetail>,
 }
@@ -336,6 +339,149 @@ pub struct Acted {
     pub task_id: TaskId,
     /// Where it stands now.
     pub state: TaskState,
+}
+
+/// Which dead letters to list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DeadLetterFilter {
+    /// Only this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<DeadLetterReason>,
+    /// Only this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// `true`: only those that nobody has dealt with; `false`: only the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
+    /// Only of this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<uuid::Uuid>)]
+    pub task_id: Option<TaskId>,
+    /// At most this many, from 1 to 1000; 50 when not given.
+    #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[param(value_type = Option<uuid::Uuid>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<DeadLetterId>,
+}
+
+/// A dead letter in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterSummary {
+    /// The dead letter.
+    pub dead_letter_id: DeadLetterId,
+    /// Why it was parked.
+    pub reason: DeadLetterReason,
+    /// The queue that it was on.
+    pub queue: String,
+    /// The namespace, where it is known.
+    pub namespace: Option<String>,
+    /// What went wrong last.
+    pub detail: String,
+    /// The task, where it is known.
+    pub task_id: Option<TaskId>,
+    /// The step, where it is known.
+    pub step_id: Option<StepId>,
+    /// The step's name.
+    pub step: Option<String>,
+    /// Who parked it: `tasker` or `operator:NAME`.
+    pub parked_by: String,
+    /// When it was parked.
+    pub created_at: DateTime<Utc>,
+    /// How it was dealt with; absent while it is open.
+    pub resolution: Option<Resolution>,
+    /// Who dealt with it.
+    pub resolved_by: Option<String>,
+    /// When.
+    pub resolved_at: Option<DateTime<Utc>>,
+    /// What they said.
+    pub note: Option<String>,
+}
+
+/// A dead letter, whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetter {
+    /// What lists show.
+    #[serde(flatten)]
+    pub summary: DeadLetterSummary,
+    /// The message as it was.
+    pub message: Value,
+    /// Its headers.
+    pub headers: Option<Value>,
+    /// How often it was read.
+    pub read_count: i32,
+    /// Task and step as they were when it was parked.
+    pub snapshot: Option<Value>,
+}
+
+/// A page of dead letters, the newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterPage {
+    /// The dead letters.
+    pub dead_letters: Vec<DeadLetterSummary>,
+    /// Give this as `before` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<DeadLetterId>,
+}
+
+/// Sets how many steps may run at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetLimit {
+    /// The limit, to 100000; 0 lets nothing begin.
+    #[schema(minimum = 0, maximum = 100_000)]
+    pub max: u32,
+    /// Only the steps that this handler runs; all of the namespace when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// Why; kept with the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who; kept with the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// Which limit of a namespace to remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WhichLimit {
+    /// The one of this handler; that of the whole namespace when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+}
+
+/// A limit on how many steps run at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LimitSummary {
+    /// The namespace.
+    pub namespace: String,
+    /// `namespace`, `handler:NAME`, or of a template `step:TEMPLATE/STEP` or `key:KEY`.
+    pub scope: String,
+    /// How many may run at once.
+    pub max: i32,
+    /// How many run.
+    pub used: i64,
+    /// How many were set aside until one of them ends.
+    pub waiting: i64,
+    /// The operator who set it; absent for limits of templates.
+    pub set_by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it was set.
+    pub set_at: Option<DateTime<Utc>>,
+}
+
+/// All limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LimitList {
+    /// By namespace and scope.
+    pub limits: Vec<LimitSummary>,
 }
 
 /// A registered template.

@@ -2,9 +2,9 @@
 
 use crate::{
     core::{Core, Served},
-    execute, shed,
+    execute, report, shed,
 };
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanId, SpanKind};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -14,12 +14,12 @@ use tasker_shared::{
     id::TemplateId,
     metrics::labels,
     runtime::{Topic, Turn, Wake, judge},
-    step::StepState,
+    step::{DeadLetterReason, StepState},
     storage::{
-        self, Session,
+        self, Session, concurrency,
         leases::{self, Claim, Claimed, Held},
     },
-    telemetry::{About, Span, Spans, Station, Trace, TraceParent, span_id},
+    telemetry::{About, Span, Spans, Station, Trace, TraceParent, span_id, transaction_id},
     template::Compiled,
 };
 use tokio_util::sync::CancellationToken;
@@ -53,20 +53,30 @@ pub(crate) async fn turn(
     let claimed = claim(core, served, limit).await;
     judge([permit], &claimed);
     let (claim, mut session) = claimed?;
-    count_others(core, &claim);
+    count_others(core, served, &claim);
+    if let Err(error) = settle(core, served, &mut session, &claim).await {
+        // the orchestration's sweep of permits does the same within seconds
+        tracing::warn!(%error, namespace = %served.namespace, "failed to look after permits");
+    }
+    let full = claim.read >= limit || !claim.contended.is_empty();
     if claim.steps.is_empty() {
-        return Ok(if claim.read >= limit { Turn::Full } else { Turn::Empty });
+        return Ok(if full { Turn::Full } else { Turn::Empty });
     }
     // from here on the steps are ours: what cannot be started gives its lease back by letting it run out
     let took = started.elapsed() / u32::try_from(claim.steps.len()).unwrap_or(1);
     let wanted = claim.steps.iter().map(|step| (step.template_id, step.environment.clone())).collect();
     let templates: Templates = core.templates.get(&mut session, wanted).await?;
-    drop(session);
+    let transaction = session.done();
     let mut refused = Vec::new();
     let mut spans = core.tracing.spans();
+    let shared = claim.steps.iter().find(|step| core.tracing.keeps(trace_of(step)));
+    let shared = shared.map(|step| (trace_of(step), step_span(step, Station::Claim)));
+    if let Some((trace, station)) = shared {
+        spans.transaction(trace, station, &transaction);
+    }
     for step in claim.steps {
         count(core, served, &step, wake, took);
-        trace(&mut spans, served, &step, began);
+        trace(&mut spans, served, &step, began, shared);
         let Some(slot) = slots.split(1) else { break };
         let template = templates.get(&(step.template_id, step.environment.clone())).map(Arc::clone);
         if !core.completion.admits(execute::kind(core, template.as_deref(), &step.step_name)) {
@@ -80,7 +90,7 @@ pub(crate) async fn turn(
         give_back(core, served, &refused).await;
         let _ = shutdown.run_until_cancelled(core.completion.recovered()).await;
     }
-    Ok(if claim.read >= limit { Turn::Full } else { Turn::Partial })
+    Ok(if full { Turn::Full } else { Turn::Partial })
 }
 
 /// Gives steps back whose handlers must not start here now; another worker may take them at once.
@@ -106,15 +116,35 @@ async fn give_back(core: &Core, served: &Served, refused: &[Held]) {
 async fn claim(core: &Core, served: &Served, limit: usize) -> Result<(Claim, Session), storage::Error> {
     let mut session = core.database.session("claim").await?;
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let claim = leases::claim(&mut session, &served.queue, bound, core.registration.id, core.settings.lease).await?;
+    let (worker, lease) = (core.registration.id, core.settings.lease);
+    if !served.is_limited() {
+        let claim = leases::claim(&mut session, &served.queue, bound, worker, lease).await?;
+        if !claim.is_limited {
+            return Ok((claim, session));
+        }
+        served.set_limited();
+    }
+    let claim = leases::claim_within_limits(&mut session, &served.queue, bound, worker, lease).await?;
     Ok((claim, session))
 }
 
+/// Gives back permits that were taken for nothing, and looks whether one became free while steps were set aside.
+async fn settle(core: &Core, served: &Served, session: &mut Session, claim: &Claim) -> Result<(), storage::Error> {
+    let mut scopes = claim.scopes.clone();
+    if !claim.contended.is_empty() {
+        scopes.extend(concurrency::free_unused(session, Some(&claim.contended)).await?);
+    }
+    report::wake(core, &served.queue, &served.namespace, session, &scopes).await
+}
+
 /// What a claim did besides claiming.
-fn count_others(core: &Core, claim: &Claim) {
+fn count_others(core: &Core, served: &Served, claim: &Claim) {
     let metrics = core.metrics();
     if claim.parked > 0 {
-        metrics.dlq_messages.add(claim.parked, labels::DeadLetter { reason: "unreadable" });
+        metrics.dlq_messages.add(claim.parked, labels::DeadLetter { reason: DeadLetterReason::Unreadable });
+    }
+    if claim.blocked > 0 {
+        metrics.concurrency_rejections.add(claim.blocked, labels::Namespace { namespace: served.namespace.clone() });
     }
     if claim.withdrawn > 0 {
         let (from, to) = (Some(StepState::Enqueued), StepState::Pending);
@@ -153,7 +183,19 @@ pub(crate) fn tell(about: &mut About<'_>, served: &Served, step: &Claimed) {
         .text("messaging.destination.name", served.queue.as_str());
 }
 
-fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTime) {
+/// The id of the span that a station writes for the attempt.
+pub(crate) fn step_span(step: &Claimed, station: Station) -> SpanId {
+    span_id(step.step_id.0, step.attempt.cast_unsigned(), station)
+}
+
+/// Links to the transaction that a span shares with a span of another trace.
+pub(crate) fn join(about: &mut About<'_>, step: &Claimed, shared: Option<(Trace, SpanId)>) {
+    if let Some((trace, station)) = shared.filter(|(trace, _)| trace.correlation_id != step.correlation_id) {
+        about.link(trace.correlation_id, transaction_id(station));
+    }
+}
+
+fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTime, shared: Option<(Trace, SpanId)>) {
     let id = |station, attempt: i32| span_id(step.step_id.0, attempt.cast_unsigned(), station);
     // the doorbell of an attempt was rung by the span that knew the attempt before
     let cause = if step.is_reclaimed() {
@@ -184,6 +226,7 @@ fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTi
         for (parent, attempt) in step.parent_ids.iter().zip(&step.parent_attempts) {
             about.link(step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process));
         }
+        join(about, step, shared);
     });
 }
 

@@ -1,7 +1,10 @@
 //! What the stations of the worker share.
 
 use crate::{completion::Completion, handler::Registry, running::Running, worker::Settings};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tasker_shared::{
     breaker::Breaker,
     metrics::Metrics,
@@ -31,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) running: Running,
     /// One for each handler that may run at once.
     pub(crate) slots: Arc<Semaphore>,
+    /// One for each handler that may write in its report's transaction at once: the other connections stay free.
+    pub(crate) writing: Semaphore,
     /// To station *report*.
     pub(crate) completion: Completion,
 }
@@ -57,10 +62,20 @@ impl std::ops::Deref for Core {
 pub(crate) struct Served {
     pub(crate) namespace: Name,
     pub(crate) queue: QueueName,
+    /// Whether the last claim said that there are limits.
+    limited: Arc<AtomicBool>,
 }
 
 impl Served {
     pub(crate) fn new(namespace: Name) -> Self {
-        Self { queue: QueueName::of_namespace(&namespace), namespace }
+        Self { queue: QueueName::of_namespace(&namespace), namespace, limited: Arc::default() }
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_limited(&self) {
+        self.limited.store(true, Ordering::Relaxed);
     }
 }

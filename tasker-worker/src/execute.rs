@@ -6,6 +6,7 @@ use crate::{
     handler::{self, HandlerType, StepContext, StepRun},
     report::Executed,
     running::Entry,
+    writing,
 };
 use opentelemetry::trace::SpanKind;
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(crate) fn start(
         let outcome = run.outcome(&core, &served, &step).await;
         finished(&core, &served, &step, &run.context, &outcome, began, started.elapsed());
         let executed = Executed { step, served, outcome };
+        let writes = run.context.take_writes();
+        let Some(executed) = writing::report(&core, executed, writes).await else { return };
         core.completion.send(executed, kind).await;
         drop(slot);
     });

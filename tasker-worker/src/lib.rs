@@ -15,6 +15,7 @@ mod running;
 pub mod service;
 mod shed;
 mod worker;
+mod writing;
 
 pub use completion::Slowness;
 pub use handler::{HandlerError, StepContext, StepHandler};

@@ -1,11 +1,11 @@
 //! Station *report*: outcomes become durable, and leases end.
 
 use crate::{
-    claim::{tell, trace_of},
+    claim::{join, step_span, tell, trace_of},
     completion::Outcomes,
     core::{Core, Served},
 };
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanId, SpanKind};
 use std::{
     collections::{BTreeMap, HashSet},
     time::{Duration, Instant, SystemTime},
@@ -13,19 +13,21 @@ use std::{
 use tasker_shared::{
     id::StepId,
     metrics::{ErrorType, labels},
+    name::Name,
     queue::QueueName,
     runtime::{Topic, judge},
     step::{Failure, FailureKind, Outcome, StepState},
     storage::{
-        Error,
+        Error, Session, Transaction,
+        concurrency::{self, Scope},
         leases::Claimed,
         reports::{self, Report},
     },
-    telemetry::{Span, Spans, Station, span_id},
+    telemetry::{Span, Spans, Station, Trace, span_id},
 };
 
 /// The first and the longest pause after a failure of the database.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// A step whose handler has ended.
 #[derive(Debug)]
@@ -63,7 +65,11 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
     loop {
         let (began, started) = (SystemTime::now(), Instant::now());
         match store_once(core, queue, &reports).await {
-            Ok(accepted) => return told(core, executed, &accepted, began, started.elapsed()),
+            Ok(stored) => {
+                let permits = permits_of(&executed);
+                told(core, executed, &stored, began, started.elapsed());
+                return free(core, permits).await;
+            }
             Err(error) if error.is_transient() => {
                 if pause == PAUSE.0 {
                     tracing::error!(%error, reports = reports.len(), "failed to report; trying again until the leases are lost");
@@ -83,19 +89,27 @@ async fn store(core: &Core, queue: &QueueName, executed: Vec<Executed>) {
     }
 }
 
-async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Result<HashSet<StepId>, Error> {
+/// Which reports were accepted, and the transaction that did so.
+#[derive(Default)]
+pub(crate) struct Stored {
+    pub(crate) accepted: HashSet<StepId>,
+    pub(crate) transaction: Option<Transaction>,
+}
+
+async fn store_once(core: &Core, queue: &QueueName, reports: &[Report]) -> Result<Stored, Error> {
     if reports.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Stored::default());
     }
     // a report does not wait for the breaker, whose try it may be
     let permit = core.pgmq.admit().ok();
     let stored = async {
         let mut session = core.database.session("report").await?;
-        reports::store(&mut session, queue, reports, core.registration.id).await
+        let accepted = reports::store(&mut session, queue, reports, core.registration.id).await?;
+        Ok(Stored { accepted: accepted.into_iter().collect(), transaction: Some(session.done()) })
     };
     let stored = stored.await;
     judge(permit, &stored);
-    Ok(stored?.into_iter().collect())
+    stored
 }
 
 /// A result that PostgreSQL refuses becomes the failure that says so.
@@ -113,7 +127,11 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
         answer = store_once(core, queue, std::slice::from_ref(&report)).await;
     }
     match answer {
-        Ok(accepted) => told(core, vec![executed], &accepted, began, started.elapsed()),
+        Ok(stored) => {
+            let permits = permits_of(std::slice::from_ref(&executed));
+            told(core, vec![executed], &stored, began, started.elapsed());
+            free(core, permits).await;
+        }
         Err(error) => {
             tracing::error!(step.id = %executed.step.step_id, %error, "failed to report; the step runs again when its lease ends");
             core.running.remove(executed.step.step_id, executed.step.attempt);
@@ -121,7 +139,7 @@ async fn alone(core: &Core, queue: &QueueName, executed: Executed) {
     }
 }
 
-fn report(executed: &Executed) -> Report {
+pub(crate) fn report(executed: &Executed) -> Report {
     let (result, error) = match &executed.outcome {
         Outcome::Success(result) => (Some(result.clone()), None),
         Outcome::Failure(failure) => (None, Some(failure.clone())),
@@ -136,18 +154,65 @@ fn report(executed: &Executed) -> Report {
     }
 }
 
+/// The attempts that count against limits, by namespace.
+pub(crate) fn permits_of(executed: &[Executed]) -> BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> {
+    let mut permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)> = BTreeMap::new();
+    for one in executed.iter().filter(|one| one.step.has_permit) {
+        let of_queue =
+            permits.entry(one.served.namespace.clone()).or_insert_with(|| (one.served.queue.clone(), Vec::new()));
+        of_queue.1.push((one.step.step_id, one.step.attempt));
+    }
+    permits
+}
+
+/// Gives back the permits of attempts that were reported, and wakes who waits for them. What fails here is found by the
+/// orchestration's sweep of permits.
+pub(crate) async fn free(core: &Core, permits: BTreeMap<Name, (QueueName, Vec<(StepId, i32)>)>) {
+    for (namespace, (queue, attempts)) in permits {
+        let freed = async {
+            let mut session = core.database.session("free_permits").await?;
+            let scopes = concurrency::free(&mut session, &attempts).await?;
+            wake(core, &queue, &namespace, &mut session, &scopes).await
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(%error, %namespace, "failed to give permits back; they are found within seconds");
+        }
+    }
+}
+
+/// Brings back the steps that are next for these limits.
+pub(crate) async fn wake(
+    core: &Core,
+    queue: &QueueName,
+    namespace: &Name,
+    session: &mut Session,
+    scopes: &[Scope],
+) -> Result<(), Error> {
+    if !scopes.is_empty() && concurrency::wake(session, queue, scopes).await? > 0 {
+        core.bell.ring(Topic::Steps(namespace.clone()));
+    }
+    Ok(())
+}
+
 /// Rings, then counts what is durable now.
-fn told(core: &Core, executed: Vec<Executed>, accepted: &HashSet<StepId>, began: SystemTime, took: Duration) {
+pub(crate) fn told(core: &Core, executed: Vec<Executed>, stored: &Stored, began: SystemTime, took: Duration) {
+    let accepted = &stored.accepted;
     if !accepted.is_empty() {
         core.bell.ring(Topic::Results);
     }
     let share = took / u32::try_from(executed.len().max(1)).unwrap_or(1);
     let mut spans = core.tracing.spans();
+    let shared = executed.iter().map(|one| &one.step).find(|step| core.tracing.keeps(trace_of(step)));
+    let shared = shared.map(|step| (trace_of(step), step_span(step, Station::Report)));
+    let shared = stored.transaction.as_ref().and(shared);
+    if let (Some((trace, station)), Some(transaction)) = (shared, &stored.transaction) {
+        spans.transaction(trace, station, transaction);
+    }
     for one in executed {
         let accepted = accepted.contains(&one.step.step_id);
         core.running.remove(one.step.step_id, one.step.attempt);
         count(core, &one, accepted, share);
-        trace(&mut spans, &one, accepted, began);
+        trace(&mut spans, &one, accepted, began, shared);
     }
 }
 
@@ -178,7 +243,7 @@ fn count(core: &Core, one: &Executed, accepted: bool, took: Duration) {
     metrics.steps_transitions.add(1, labels::StepTransition { from, to });
 }
 
-fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTime) {
+fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTime, shared: Option<(Trace, SpanId)>) {
     let id = |station| span_id(one.step.step_id.0, one.step.attempt.cast_unsigned(), station);
     let span = Span {
         name: Station::Report.as_str(),
@@ -190,6 +255,7 @@ fn trace(spans: &mut Spans<'_>, one: &Executed, accepted: bool, began: SystemTim
     };
     spans.record(trace_of(&one.step), span, |about| {
         tell(about, &one.served, &one.step);
+        join(about, &one.step, shared);
         if !accepted {
             about.error("the report was refused: the lease was lost or the step stopped");
         }

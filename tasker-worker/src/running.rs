@@ -17,11 +17,13 @@ pub(crate) struct Entry {
     pub(crate) context: StepContext,
     /// The progress that was stored last.
     told: Option<Instant>,
+    /// Its report's transaction holds the step and its message: there is no lease to extend.
+    writing: bool,
 }
 
 impl Entry {
     pub(crate) fn new(msg_id: i64, attempt: i32, served: Served, context: StepContext) -> Self {
-        Self { msg_id, attempt, served, context, told: None }
+        Self { msg_id, attempt, served, context, told: None, writing: false }
     }
 }
 
@@ -54,10 +56,17 @@ impl Running {
         self.locked().len()
     }
 
+    /// A transaction that holds this attempt's step and message begins, or ends.
+    pub(crate) fn set_writing(&self, step: StepId, attempt: i32, writing: bool) {
+        if let Some(entry) = self.locked().get_mut(&step).filter(|entry| entry.attempt == attempt) {
+            entry.writing = writing;
+        }
+    }
+
     /// The leases by queue, each with its progress if that is new.
     pub(crate) fn held(&self) -> HashMap<QueueName, Vec<Held>> {
         let mut held: HashMap<QueueName, Vec<Held>> = HashMap::new();
-        for (step_id, entry) in self.locked().iter_mut() {
+        for (step_id, entry) in self.locked().iter_mut().filter(|(_, entry)| !entry.writing) {
             let progress = entry.context.latest_progress().filter(|progress| Some(progress.at) != entry.told);
             entry.told = progress.as_ref().map(|progress| progress.at).or(entry.told);
             held.entry(entry.served.queue.clone()).or_default().push(Held {

@@ -11,7 +11,9 @@ use crate::{
 use std::net::SocketAddr;
 use tasker_shared::{
     config::Config,
+    metrics::probe::{self, Probe},
     runtime::{Process, web},
+    storage::{Duty, Leader},
 };
 use tokio::net::TcpListener;
 
@@ -37,6 +39,8 @@ pub struct Service {
     worker: Worker,
     process: Process,
     listener: TcpListener,
+    metrics: Option<web::OwnPort>,
+    probes: Vec<Box<dyn Probe>>,
 }
 
 impl Service {
@@ -47,9 +51,19 @@ impl Service {
     pub async fn bind(process: Process, registry: Registry) -> Result<Self, Error> {
         let address = process.config.worker.http_address.to_string();
         let listener = web::bind(&address, "worker.http_address").await?;
+        let own = process.config.worker.metrics_address;
+        let metrics = web::OwnPort::bind(own, "worker.metrics_address", &process.exposition).await?;
         let builder = Worker::builder().registry(registry).settings(settings(&process.config));
         let worker = builder.build(process.database.clone(), process.bell.clone(), process.tracing.clone())?;
-        Ok(Self { worker, process, listener })
+        Ok(Self { worker, process, listener, metrics, probes: Vec::new() })
+    }
+
+    /// Samples `probe` on the timer of `telemetry.metrics.probe_interval_ms`. One that tells of the whole system is
+    /// sampled by one worker at a time.
+    #[must_use]
+    pub fn with_probe(mut self, probe: impl Probe + 'static) -> Self {
+        self.probes.push(Box::new(probe));
+        self
     }
 
     /// Where the pages are.
@@ -65,17 +79,30 @@ impl Service {
     /// # Errors
     /// [`Error::Worker`] when the worker cannot register itself, [`Error::Web`] when the listener breaks.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { worker, process, listener } = self;
+        let Self { worker, process, listener, metrics: own_page, probes } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "the worker's pages listen");
         }
         let metrics = process.database.metrics();
         let pages = web::health_router(process.health("worker").build());
-        let pages = web::common(pages.merge(web::metrics_router(process.exposition.clone())), metrics, NO_BODY);
+        let pages = match &own_page {
+            Some(_) => pages,
+            None => pages.merge(web::metrics_router(process.exposition.clone())),
+        };
+        let pages = web::common(pages, metrics, NO_BODY);
         // the pages stay while the worker drains, so that its state can be seen
         let drained = tokio_util::sync::CancellationToken::new();
         let grace = std::time::Duration::from_secs(1);
         let served = tokio::spawn(web::serve(listener, pages, drained.clone(), grace));
+        if let Some(page) = own_page {
+            let (metrics, stop) = (metrics.clone(), drained.clone());
+            tokio::spawn(async move { page.serve(&metrics, stop).await });
+        }
+        if !probes.is_empty() {
+            let leader = Leader::candidate(process.database.pool(), Duty::Probe);
+            let period = process.config.telemetry.metrics.probe_interval();
+            tokio::spawn(probe::run(probes, leader, period, process.shutdown.clone()));
+        }
         let outcome = worker.run(process.shutdown.clone()).await;
         drained.cancel();
         if let Ok(Err(error)) = served.await {

@@ -159,10 +159,12 @@ impl Builder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let room = settings.max_concurrent_steps.max(1);
+        let connections = usize::try_from(database.pool().options().get_max_connections()).unwrap_or(1);
         let (completion, outcomes) = completion::channels(room, settings.completion, database.breakers());
         shed::announce(database.metrics());
         registry.handlers().for_each(|handler| handler.show_breakers(database.breakers()));
         let core = Core::new(Inner {
+            writing: Semaphore::new((connections / 2).max(1)),
             slots: Arc::new(Semaphore::new(room)),
             running: Running::default(),
             templates: storage::CompiledTemplates::default(),

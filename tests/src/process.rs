@@ -31,6 +31,8 @@ pub const TASKER: &str = "tasker";
 pub const ORCHESTRATION: &str = "tasker-orchestration";
 /// The worker service.
 pub const WORKER: &str = "tasker-worker";
+/// The example of a worker with instruments of its own.
+pub const OWN_METRICS: &str = "examples/own_metrics";
 
 /// Settings that make services quick to notice and to stop.
 const QUICK: &[(&str, &str)] = &[
@@ -277,7 +279,7 @@ fn build(profile: &Path) -> Result<()> {
     };
     let target = profile.parent().context("the profile's directory has a parent")?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--workspace", "--bins", "--profile", name, "--target-dir"]).arg(target);
+    cargo.args(["build", "--workspace", "--bins", "--examples", "--profile", name, "--target-dir"]).arg(target);
     let built = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status()?;
     ensure!(built.success(), "cargo build ended with {built}");
     Ok(())

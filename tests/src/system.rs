@@ -72,6 +72,7 @@ pub struct System {
 pub fn orchestration_settings() -> tasker_orchestration::Settings {
     tasker_orchestration::Settings {
         environment: "test".to_owned(),
+        grafana_url: None,
         results_batch: 200,
         requests_batch: 200,
         process_loops: 1,
@@ -79,6 +80,8 @@ pub fn orchestration_settings() -> tasker_orchestration::Settings {
         timer_poll_interval: Duration::from_millis(200),
         repair_interval: Duration::from_secs(60),
         stalled_after: Duration::from_secs(60),
+        max_stalls: 5,
+        handler_missing_after: Duration::from_secs(600),
         max_deliveries: 3,
         max_input_bytes: 1024 * 1024,
         max_batch_submit: 1000,
@@ -158,7 +161,7 @@ impl System {
         let test_database = TestDatabase::create().await?;
         let database = connect(&test_database.url, metrics).await?;
         let shutdown = CancellationToken::new();
-        let bell = Bell::start(database.pool(), shutdown.clone());
+        let bell = Bell::start(database.pool(), database.metrics().clone(), shutdown.clone());
         let orchestration = Orchestration::new(database.clone(), bell, tracing, settings);
         let mut running = JoinSet::new();
         running.spawn(tasker_orchestration::service::run(orchestration.clone(), shutdown.clone()));
@@ -171,7 +174,7 @@ impl System {
     /// The database cannot be had.
     pub async fn add_orchestration(&mut self, settings: tasker_orchestration::Settings) -> Result<Orchestration> {
         let database = connect(&self.test_database.url, Metrics::disabled()).await?;
-        let bell = Bell::start(database.pool(), self.shutdown.clone());
+        let bell = Bell::start(database.pool(), database.metrics().clone(), self.shutdown.clone());
         let orchestration = Orchestration::new(database, bell, Tracing::disabled(), settings);
         self.running.spawn(tasker_orchestration::service::run(orchestration.clone(), self.shutdown.clone()));
         Ok(orchestration)

@@ -12,9 +12,11 @@ pub use run::{BenchArgs, DemoArgs, DevArgs};
 pub use template::{Format, GraphFormat, ImportArgs, TemplateCommand};
 pub use value::{Moment, TemplateRef};
 
+mod dlq;
 mod step;
 mod task;
 
+pub use dlq::{DlqActionArgs, DlqCommand, DlqListArgs, LimitCommand};
 pub use step::{StepActionArgs, StepCommand, StepResolveArgs};
 pub use task::{ActionArgs, ListArgs, SubmitArgs, TaskCommand, WatchArgs};
 
@@ -79,6 +81,12 @@ pub enum Command {
     /// Look at single steps, and act on them
     #[command(subcommand, visible_alias = "steps")]
     Step(StepCommand),
+    /// Look at dead letters, and deal with them
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// See and set how many steps run at once
+    #[command(subcommand, visible_alias = "limits")]
+    Limit(LimitCommand),
     /// Check, register, show, draw and import templates
     #[command(subcommand, visible_alias = "templates")]
     Template(TemplateCommand),

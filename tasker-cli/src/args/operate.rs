@@ -88,6 +88,22 @@ pub enum MetricsCommand {
         /// Only metrics with this in their name
         name: Option<String>,
     },
+    /// Compare what running services tell at `/metrics` with what is documented
+    #[command(after_help = "\
+Example:
+  tasker metrics check http://127.0.0.1:8080 http://127.0.0.1:8081
+
+Missing is what no service knows: another version, or telemetry that is off. Silent is what they know and have not
+measured yet. Unexpected is what they tell and this program does not know. The exit code is 1 when something is missing,
+unexpected or of another form; what the handlers' own meters tell has a scope and is only listed.")]
+    Check {
+        /// Where services answer; a worker and an orchestration measure different things [default: as for all commands]
+        #[arg(value_name = "URL")]
+        urls: Vec<String>,
+        /// What is silent counts as missing
+        #[arg(long)]
+        strict: bool,
+    },
 }
 
 /// Show and check the services' configuration.

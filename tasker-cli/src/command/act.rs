@@ -49,6 +49,12 @@ pub(super) async fn cancel_step(args: StepActionArgs, shell: &mut Shell) -> Resu
     done(&acted, shell)
 }
 
+pub(super) async fn park_step(args: StepActionArgs, shell: &mut Shell) -> Result {
+    let action = Action { reason: args.reason, by: args.by.or_else(|| shell.user()) };
+    let acted = shell.client()?.park_step(args.task, &args.step, &action).await?;
+    done(&acted, shell)
+}
+
 pub(super) async fn resolve_step(args: StepResolveArgs, shell: &mut Shell) -> Result {
     let result = super::json(&args.result, "--result", shell)?;
     let StepActionArgs { task, step, reason, by } = args.action;

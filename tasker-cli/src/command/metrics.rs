@@ -1,12 +1,14 @@
-//! `tasker metrics …`: the catalogue, which is part of the program.
+//! `tasker metrics …`: the catalogue, which is part of the program, and how running services keep to it.
 
-use crate::{args::MetricsCommand, error::Result, exit::Exit, shell::Shell, view};
+use crate::{args::MetricsCommand, error::Result, exit::Exit, profile, shell::Shell, view};
 use serde_json::{Value, json};
-use tasker_shared::metrics::{CATALOG, Spec};
+use tasker_client::Client;
+use tasker_shared::metrics::{CATALOG, Conformity, Spec};
 
-pub(super) fn run(command: MetricsCommand, shell: &mut Shell) -> Result {
+pub(super) async fn run(command: MetricsCommand, shell: &mut Shell) -> Result {
     match command {
         MetricsCommand::List { name } => list(name.unwrap_or_default().as_str(), shell),
+        MetricsCommand::Check { urls, strict } => check(urls, strict, shell).await,
     }
 }
 
@@ -16,6 +18,25 @@ fn list(name: &str, shell: &mut Shell) -> Result {
     let objects: Vec<_> = found.iter().map(|spec| object(spec)).collect();
     shell.print(&json!({ "metrics": objects }), |look| view::metrics(&found, look))?;
     Ok(if found.is_empty() { Exit::NotFound } else { Exit::Ok })
+}
+
+async fn check(mut urls: Vec<String>, strict: bool, shell: &mut Shell) -> Result {
+    if urls.is_empty() {
+        urls.push(profile::url(&shell.global, &shell.variables)?);
+    }
+    let mut pages = Vec::new();
+    for url in &urls {
+        let url = url.trim_end_matches('/');
+        pages.push(Client::new(url.strip_suffix("/metrics").unwrap_or(url))?.metrics().await?);
+    }
+    let found = Conformity::of(pages.iter().map(String::as_str));
+    let holds = found.holds() && (found.silent.is_empty() || !strict);
+    let object = json!({
+        "urls": urls, "ok": holds, "declared": CATALOG.len(), "present": found.present, "missing": found.missing,
+        "silent": found.silent, "unexpected": found.unexpected, "different": found.different, "own": found.own,
+    });
+    shell.print(&object, |look| view::conformity(&found, &urls, look))?;
+    Ok(if holds { Exit::Ok } else { Exit::Failed })
 }
 
 fn object(spec: &Spec) -> Value {

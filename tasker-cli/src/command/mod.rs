@@ -4,6 +4,7 @@ mod act;
 mod completions;
 mod config;
 mod db;
+mod dlq;
 mod health;
 mod metrics;
 mod step;
@@ -34,11 +35,13 @@ pub async fn run(command: Command, shell: &mut Shell) -> Result {
         Command::Bench(args) => crate::bench::run(args, shell).await,
         Command::Task(command) => task::run(command, shell).await,
         Command::Step(command) => step::run(command, shell).await,
+        Command::Dlq(command) => dlq::run(command, shell).await,
+        Command::Limit(command) => dlq::limit(command, shell).await,
         Command::Template(command) => template::run(command, shell).await,
         Command::Worker(command) => worker::run(command, shell).await,
         Command::Db(command) => db::run(command, shell).await,
         Command::Config(command) => config::run(command, shell),
-        Command::Metrics(command) => metrics::run(command, shell),
+        Command::Metrics(command) => metrics::run(command, shell).await,
         Command::Health => health::run(shell).await,
         Command::Completions { shell: kind } => completions::run(kind, shell),
     }

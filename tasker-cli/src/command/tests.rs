@@ -192,6 +192,73 @@ async fn steps_are_retried_cancelled_and_resolved_by_name() {
     assert_eq!(stub.asked(), routes.into_iter().zip(bodies).collect::<Vec<_>>());
 }
 
+fn dead_letter(resolution: Option<&str>) -> Value {
+    json!({"dead_letter_id": TASK, "reason": "poison", "queue": "worker_shop", "namespace": "shop",
+        "detail": "it takes its workers down", "task_id": TASK, "step_id": TASK, "step": "charge", "parked_by": "tasker",
+        "created_at": "2026-03-01T12:00:00Z", "resolution": resolution, "resolved_by": resolution.map(|_| "operator:anna"),
+        "resolved_at": resolution.map(|_| "2026-03-01T12:00:58Z"), "note": null})
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_and_dealt_with() {
+    let one = format!("/v1/dead-letters/{TASK}");
+    let mut whole = dead_letter(None);
+    for (key, value) in [("message", json!({"step_id": TASK})), ("headers", json!(null)), ("read_count", json!(20))] {
+        whole[key] = value;
+    }
+    whole["snapshot"] = json!({"step": {"state": "in_progress"}});
+    let list = json!({"dead_letters": [dead_letter(None)], "next": TASK});
+    let verbs = [("redrive", "redriven"), ("resolve", "resolved"), ("discard", "discarded")];
+    let routes = verbs.map(|(verb, done)| (format!("POST {one}/{verb}"), dead_letter(Some(done))));
+    let park = format!("POST /v1/tasks/{TASK}/steps/charge/park");
+    let show = format!("GET {one}");
+    let mut answers = vec![("GET /v1/dead-letters", 200, list.clone()), (show.as_str(), 200, whole.clone())];
+    answers.push((park.as_str(), 200, json!({"task_id": TASK, "state": "in_progress"})));
+    answers.extend(routes.iter().map(|(route, answer)| (route.as_str(), 200, answer.clone())));
+    let stub = Stub::start(&answers).await;
+    let ran = stub.run(&["dlq", "list", "--open", "--reason", "poison", "--limit", "1"]).await;
+    assert!(ran.out.contains("poison  open   shop       charge"), "{}", ran.out);
+    assert!(ran.out.ends_with(&format!("more: --before {TASK}\n")), "{}", ran.out);
+    assert_eq!(stub.run(&["dlq", "list", "--json"]).await.json(), list);
+    let ran = stub.run(&["dlq", "show", TASK]).await;
+    assert!(
+        ran.out.contains("reason      poison: it takes its workers down") && ran.out.contains("snapshot"),
+        "{}",
+        ran.out
+    );
+    assert_eq!(stub.run(&["dlq", "show", TASK, "--json"]).await.json(), whole);
+    for (verb, done) in verbs {
+        let ran = stub.run(&["dlq", verb, TASK, "--note", "mended"]).await;
+        assert_eq!((ran.exit, ran.out), (Exit::Ok, format!("dead letter {TASK} is {done}\n")));
+    }
+    stub.run(&["dlq", "park", TASK, "charge", "--reason", "odd"]).await;
+    let asked = stub.asked();
+    assert_eq!(asked[0].0, "GET /v1/dead-letters?reason=poison&open=true&limit=1");
+    assert_eq!(asked[4].1, json!({"reason": "mended", "by": "anna"}));
+    assert_eq!(asked[7], (park, json!({"reason": "odd", "by": "anna"})));
+}
+
+#[tokio::test]
+async fn limits_are_listed_set_and_removed() {
+    let limit = json!({"namespace": "shop", "scope": "handler:charge", "max": 3, "used": 2, "waiting": 7,
+        "set_by": "operator:anna", "reason": "the bank", "set_at": "2026-03-01T12:00:00Z"});
+    let list = json!({"limits": [limit]});
+    let stub = Stub::start(&[
+        ("GET /v1/limits", 200, list.clone()),
+        ("PUT /v1/limits/shop", 200, limit.clone()),
+        ("DELETE /v1/limits/shop", 200, json!({"limits": []})),
+    ])
+    .await;
+    let ran = stub.run(&["limit", "list"]).await;
+    assert!(ran.out.contains("shop       handler:charge  3    2     7        operator:anna  the bank"), "{}", ran.out);
+    assert_eq!(stub.run(&["limit", "set", "shop", "3", "--handler", "charge", "--json"]).await.json(), list);
+    let ran = stub.run(&["limit", "remove", "shop", "--handler", "charge"]).await;
+    assert_eq!(ran.out, "no limits; set one with `tasker limit set NAMESPACE MAX`\n");
+    let asked = stub.asked();
+    assert_eq!(asked[1].1, json!({"max": 3, "handler": "charge", "by": "anna"}));
+    assert_eq!(asked[2], ("DELETE /v1/limits/shop?handler=charge".to_owned(), json!({"by": "anna"})));
+}
+
 #[tokio::test]
 async fn a_refused_action_ends_with_code_1() {
     let title = "a task that is complete cannot cancel";

@@ -118,6 +118,7 @@ pub(crate) fn task(state: TaskState, steps: Vec<StepDetail>) -> TaskDetail {
         initiator: Some("anna".into()),
         source_system: None,
         reason: None,
+        dashboard_url: None,
         steps,
     }
 }

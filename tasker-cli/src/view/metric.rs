@@ -1,7 +1,7 @@
 //! The catalogue of metrics.
 
 use super::{Cell, Look, Table, Tone};
-use tasker_shared::metrics::Spec;
+use tasker_shared::metrics::{CATALOG, Conformity, Spec};
 
 /// The metrics as a table.
 pub fn metrics(specs: &[&Spec], look: &Look) -> String {
@@ -19,4 +19,25 @@ pub fn metrics(specs: &[&Spec], look: &Look) -> String {
         ]);
     }
     table.draw()
+}
+
+/// How services keep to the catalogue.
+pub fn conformity(found: &Conformity, urls: &[String], look: &Look) -> String {
+    let (known, tone) = (found.present.len() + found.silent.len(), if found.holds() { Tone::Good } else { Tone::Bad });
+    let sum =
+        format!("{known} of {} documented metrics are known, {} are measured", CATALOG.len(), found.present.len());
+    let mut text = format!("{}  {}", look.paint.paint(tone, &sum), urls.join(" "));
+    for (tone, title, names) in [
+        (Tone::Bad, "missing: no service knows them", &found.missing),
+        (Tone::Bad, "unexpected: not documented", &found.unexpected),
+        (Tone::Bad, "different", &found.different),
+        (Tone::Quiet, "silent: known, and not measured yet", &found.silent),
+        (Tone::Quiet, "of the handlers' own meters", &found.own),
+    ] {
+        if !names.is_empty() {
+            let names: String = names.iter().map(|name| format!("\n  {}", super::one_line(name))).collect();
+            text.push_str(&format!("\n\n{}{names}", look.paint.paint(tone, title)));
+        }
+    }
+    text
 }

@@ -2,6 +2,7 @@
 
 mod clock;
 mod config;
+mod dlq;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fixed;
@@ -21,10 +22,11 @@ mod text;
 
 pub use clock::{Clock, duration};
 pub use config::config;
+pub use dlq::{dead_letter, dead_letters, limits};
 pub use explain::explanation;
 pub use history::history;
 pub use live::{Follow, Live, Verdict, follow};
-pub use metric::metrics;
+pub use metric::{conformity, metrics};
 pub use paint::{Paint, Tone};
 pub use schema::schema;
 pub use service::{health, workers};

@@ -91,6 +91,7 @@ fn facts(task: &TaskDetail, look: &Look) -> String {
         ("initiator", task.initiator.clone()),
         ("source", task.source_system.clone()),
         ("reason", task.reason.clone()),
+        ("dashboard", task.dashboard_url.clone()),
         ("input", Some(task.input.to_string())),
     ];
     table_of(&rows, look)

@@ -6,7 +6,8 @@ use tasker_shared::{
         Label, labels,
         probe::{Error, Probe, Scope},
     },
-    storage::{Database, vitals},
+    name::Name,
+    storage::{Database, concurrency, vitals},
     task::TaskState,
 };
 
@@ -82,5 +83,40 @@ impl Probe for Queues {
         metrics.queue_depth.clear();
         metrics.queue_age_seconds.clear();
         metrics.steps_ready.clear();
+    }
+}
+
+/// Limits on how many steps run at once, and how much of them is used.
+pub(super) struct Limits(pub(super) Database);
+
+impl Probe for Limits {
+    fn name(&self) -> &'static str {
+        "limits"
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::System
+    }
+
+    fn sample(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            let found = concurrency::list(&mut self.0.session("probe").await?).await?;
+            let metrics = self.0.metrics();
+            let of = |value: fn(&tasker_shared::api::LimitSummary) -> i64| {
+                found.iter().filter_map(move |limit| {
+                    let namespace = Name::new(&limit.namespace).ok()?;
+                    Some((labels::Limit { namespace, scope: limit.scope.clone().into() }, value(limit)))
+                })
+            };
+            metrics.concurrency_permits.replace(of(|limit| i64::from(limit.max)));
+            metrics.concurrency_permits_used.replace(of(|limit| limit.used));
+            Ok(())
+        })
+    }
+
+    fn forget(&self) {
+        let metrics = self.0.metrics();
+        metrics.concurrency_permits.clear();
+        metrics.concurrency_permits_used.clear();
     }
 }

@@ -9,6 +9,7 @@ use tasker_shared::{
     id::{StepId, TaskId},
     step::StepState,
     storage::{
+        concurrency::{self, Wait},
         overview::{self, Doorbell},
         tasks, workers,
     },
@@ -22,6 +23,7 @@ struct Facts {
     doorbells: HashMap<StepId, Doorbell>,
     workers: Vec<WorkerSummary>,
     handlers: HashMap<String, String>,
+    waits: HashMap<StepId, Wait>,
 }
 
 pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result<Explanation, Error> {
@@ -37,12 +39,14 @@ pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result
         [] => Vec::new(),
         _ => overview::doorbells(&mut session, &task.summary.namespace, &on_queue).await?,
     };
+    let waits = if on_queue.is_empty() { Vec::new() } else { concurrency::waits(&mut session, &on_queue).await? };
     let templates = orchestration.compiled(&mut session, vec![task.template_id]).await?;
     let handlers = templates.values().flat_map(|template| template.steps());
     let facts = Facts {
         now: tasks::now(&mut session).await?,
         doorbells: doorbells.into_iter().map(|doorbell| (doorbell.step_id, doorbell)).collect(),
         workers: workers::list(&mut session).await?,
+        waits: waits.into_iter().map(|wait| (wait.step_id, wait)).collect(),
         handlers: handlers.map(|step| (step.name.to_string(), step.handler.callable.clone())).collect(),
         task,
     };
@@ -152,6 +156,17 @@ impl Facts {
         }
         if !serving.iter().any(|worker| worker.handlers.iter().any(|known| known == handler)) {
             return format!("No live worker of namespace `{namespace}` has the handler `{handler}`.");
+        }
+        if let Some(wait) = self.waits.get(&step.step_id) {
+            let of = if wait.value.is_empty() { String::new() } else { format!(" for the value `{}`", wait.value) };
+            let before = if wait.ahead > 0 { format!(" behind {} others", wait.ahead) } else { String::new() };
+            return format!(
+                "It waits{before} for a permit of `{}`{of}: {} of {} are taken; since {}.",
+                wait.scope,
+                wait.used,
+                wait.max,
+                self.since(wait.since)
+            );
         }
         match self.doorbells.get(&step.step_id) {
             Some(doorbell) if doorbell.ahead > 0 => {

@@ -24,9 +24,9 @@ type Answer = Result<Json<Acted>, Refusal>;
 pub(super) struct StepPath {
     /// The task.
     #[param(value_type = uuid::Uuid)]
-    task_id: TaskId,
+    pub(super) task_id: TaskId,
     /// The step's name.
-    step: String,
+    pub(super) step: String,
 }
 
 /// Stops a task and tells its running handlers.

@@ -45,6 +45,9 @@ impl From<Error> for Problem {
             Error::TemplateNotFound { .. } => refused(StatusCode::NOT_FOUND, "template_not_found"),
             Error::TaskNotFound(_) => refused(StatusCode::NOT_FOUND, "task_not_found"),
             Error::StepNotFound { .. } => refused(StatusCode::NOT_FOUND, "step_not_found"),
+            Error::DeadLetterNotFound(_) => refused(StatusCode::NOT_FOUND, "dead_letter_not_found"),
+            Error::NamespaceNotFound { .. } => refused(StatusCode::NOT_FOUND, "namespace_not_found"),
+            Error::LimitNotFound(_) => refused(StatusCode::NOT_FOUND, "limit_not_found"),
             Error::TemplateConflict { .. } => refused(StatusCode::CONFLICT, "template_conflict"),
             Error::Illegal(_) => refused(StatusCode::CONFLICT, "illegal_transition"),
             Error::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
@@ -105,7 +108,11 @@ pub(super) const UNAVAILABLE: &str = "unavailable";
 mod tests {
     use crate::Error;
     use std::io;
-    use tasker_shared::{api::Problem, id::TaskId, storage};
+    use tasker_shared::{
+        api::Problem,
+        id::{DeadLetterId, TaskId},
+        storage,
+    };
 
     fn statement(source: sqlx::Error) -> Error {
         Error::Storage(storage::Error::Statement { doing: "insert the secret", source })
@@ -124,6 +131,9 @@ mod tests {
             (Error::TooLarge { field: "input", size: 2, limit: 1 }, 413, "too_large"),
             (Error::TaskNotFound(TaskId::generate()), 404, "task_not_found"),
             (Error::StepNotFound { task: TaskId::generate(), step: "a".into(), nearest: None }, 404, "step_not_found"),
+            (Error::DeadLetterNotFound(DeadLetterId::generate()), 404, "dead_letter_not_found"),
+            (Error::NamespaceNotFound { namespace: "a".into(), nearest: None }, 404, "namespace_not_found"),
+            (Error::LimitNotFound("a namespace".into()), 404, "limit_not_found"),
             (Error::Illegal("a task that is complete cannot cancel".into()), 409, "illegal_transition"),
             (statement(sqlx::Error::PoolTimedOut), 503, "unavailable"),
             (statement(sqlx::Error::Io(io::ErrorKind::ConnectionReset.into())), 503, "unavailable"),

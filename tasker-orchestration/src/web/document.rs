@@ -32,6 +32,8 @@ pub(super) fn complete(mut api: OpenApi, metrics: bool) -> OpenApi {
         (name = "tasks", description = "Submit tasks and look at them."),
         (name = "operate", description = "What operators do by hand."),
         (name = "templates", description = "Register templates and look at them."),
+        (name = "dead letters", description = "Deal with what was parked."),
+        (name = "limits", description = "How many steps run at once."),
         (name = "workers", description = "Look at workers."),
         (name = "health", description = "For probes."),
         (name = "metrics", description = "For scrapers."),
@@ -73,6 +75,10 @@ refusals! {
     }
     /// The task or step does not exist.
     NoTask { "404" = "There is no such task or step.", }
+    /// The dead letter does not exist.
+    NoLetter { "404" = "There is no such dead letter.", }
+    /// The namespace or limit does not exist.
+    NoLimit { "404" = "There is no such namespace or limit.", }
     /// The template does not exist.
     NoTemplate { "404" = "There is no such template.", }
     /// The state does not allow it.

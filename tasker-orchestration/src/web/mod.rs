@@ -2,8 +2,10 @@
 
 mod actions;
 mod answer;
+mod dead_letters;
 mod document;
 mod extract;
+mod limits;
 mod pages;
 mod pressure;
 mod rate;
@@ -13,13 +15,12 @@ mod workers;
 
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
-use pressure::{Guard, Places, bounded, guarded};
+use pressure::{Pressure, under_pressure};
 use rate::{Limiter, limited};
 use std::time::Duration;
 use tasker_shared::{
-    breaker::{self, Breaker},
+    breaker,
     config::RateLimits,
-    metrics::Metrics,
     runtime::web::{self, Exposition, HealthChecks},
 };
 use tokio_util::sync::CancellationToken;
@@ -51,40 +52,22 @@ pub struct Settings {
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
     let Settings { max_body_bytes, request_timeout, shutdown, health, exposition, .. } = settings;
     let metrics = orchestration.metrics().clone();
-    let limits = Limits {
-        request_timeout,
-        places: Places::new(settings.max_concurrent_requests, &metrics),
-        waiting: Places::new(settings.max_waiting_requests, &metrics),
-        limiter: Some(Limiter::new(&settings.rate_limits, &metrics)),
-        guard: Guard { breaker: orchestration.database().breakers().of(breaker::API), metrics: metrics.clone() },
-    };
-    let (routes, api) = api(&limits).with_state(Api { orchestration, shutdown }).split_for_parts();
+    let breaker = orchestration.database().breakers().of(breaker::API);
+    let pressure = Pressure::new(settings.max_concurrent_requests, settings.max_waiting_requests, breaker, &metrics);
+    let limiter = Limiter::new(&settings.rate_limits, &metrics);
+    let (routes, api) =
+        api(request_timeout, Some(limiter)).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
+    // what costs the database anything, such as knowing who asks, stands above this line
+    let routes = routes.layer(middleware::from_fn_with_state(pressure, under_pressure));
     web::common(routes, &metrics, max_body_bytes)
 }
 
 /// The OpenAPI document of the whole service, made from the routes.
 pub fn openapi() -> OpenApi {
-    let metrics = Metrics::disabled();
-    let none = Limits {
-        request_timeout: Duration::ZERO,
-        places: Places::new(0, &metrics),
-        waiting: Places::new(0, &metrics),
-        limiter: None,
-        guard: Guard { breaker: Breaker::new(breaker::API, breaker::Policy::default(), &metrics), metrics },
-    };
-    document::complete(api(&none).into_openapi(), true)
-}
-
-/// What requests pass before their handlers.
-struct Limits {
-    request_timeout: Duration,
-    places: Places,
-    waiting: Places,
-    limiter: Option<Limiter>,
-    guard: Guard,
+    document::complete(api(Duration::ZERO, None).into_openapi(), true)
 }
 
 /// What handlers work with.
@@ -95,11 +78,8 @@ struct Api {
 }
 
 /// The routes below `/v1`.
-fn api(limits: &Limits) -> OpenApiRouter<Api> {
+fn api(request_timeout: Duration, limiter: Option<Limiter>) -> OpenApiRouter<Api> {
     let within = |limit: Duration| middleware::from_fn_with_state(limit, web::deadline);
-    let guard = || middleware::from_fn_with_state(limits.guard.clone(), guarded);
-    let room = |places: &Places| middleware::from_fn_with_state(places.clone(), bounded);
-    let request_timeout = limits.request_timeout;
     let quick = OpenApiRouter::with_openapi(document::base())
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::submit_batch))
@@ -115,20 +95,23 @@ fn api(limits: &Limits) -> OpenApiRouter<Api> {
         .routes(routes!(actions::cancel_step))
         .routes(routes!(actions::resolve_step))
         .routes(routes!(templates::list, templates::apply))
+        .routes(routes!(templates::check))
         .routes(routes!(templates::show))
         .routes(routes!(workers::list))
-        .layer(within(request_timeout))
-        .layer(guard());
-    // needs no database
-    let check = OpenApiRouter::new().routes(routes!(templates::check)).layer(within(request_timeout));
-    let waiting = OpenApiRouter::new()
-        .routes(routes!(tasks::wait))
-        .layer(within(request_timeout + tasks::LONGEST_WAIT))
-        .layer(guard())
-        .layer(room(&limits.waiting));
-    let routes = quick.merge(check).layer(room(&limits.places)).merge(waiting);
-    match &limits.limiter {
-        Some(limiter) => routes.layer(middleware::from_fn_with_state(limiter.clone(), limited)),
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::show))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::resolve))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(dead_letters::park))
+        .routes(routes!(limits::list))
+        .routes(routes!(limits::set, limits::remove))
+        .layer(within(request_timeout));
+    let waiting =
+        OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));
+    let routes = quick.merge(waiting);
+    match limiter {
+        Some(limiter) => routes.layer(middleware::from_fn_with_state(limiter, limited)),
         None => routes,
     }
 }

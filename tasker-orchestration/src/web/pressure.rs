@@ -15,45 +15,49 @@ use tasker_shared::{
 };
 use tokio::sync::Semaphore;
 
-/// The route of what has none; it is never refused here.
-const NO_ROUTE: &str = "unmatched";
+/// The routes of the API begin so; pages, health and metrics are always answered.
+const API: &str = "/v1/";
 
-/// Places for requests that are served at the same time.
+/// Waits for a task, for up to a minute.
+const WAIT: &str = "/v1/tasks/{task_id}/wait";
+
+/// Needs no database.
+const CHECK: &str = "/v1/templates/check";
+
+/// Places for requests that are served at the same time, and the breaker between the API and the database.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
-    free: Arc<Semaphore>,
+pub(super) struct Pressure {
+    places: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    breaker: Breaker,
     metrics: Metrics,
 }
 
-impl Places {
-    pub(super) fn new(places: usize, metrics: &Metrics) -> Self {
-        Self { free: Arc::new(Semaphore::new(places)), metrics: metrics.clone() }
+impl Pressure {
+    /// So many `places`, and so many apart for requests that wait for a task.
+    pub(super) fn new(places: usize, waiting: usize, breaker: Breaker, metrics: &Metrics) -> Self {
+        let room = |places| Arc::new(Semaphore::new(places));
+        Self { places: room(places), waiting: room(waiting), breaker, metrics: metrics.clone() }
     }
 }
 
-/// Serves the request if there is a place; nobody queues for one.
-pub(super) async fn bounded(State(places): State<Places>, request: Request, next: Next) -> Response {
-    let Ok(_place) = places.free.try_acquire() else {
-        places.metrics.api_requests_shed.add(1, labels::Endpoint { endpoint: endpoint(&request) });
+/// Serves the request if there is a place, for which nobody queues, and if the breaker is closed; tells the breaker how it went.
+pub(super) async fn under_pressure(State(pressure): State<Pressure>, request: Request, next: Next) -> Response {
+    let Some(route) = route(&request).filter(|route| route.starts_with(API)) else { return next.run(request).await };
+    let endpoint = || labels::Endpoint { endpoint: Label::from(route.clone()) };
+    let places = if route == WAIT { &pressure.waiting } else { &pressure.places };
+    let Ok(_place) = places.try_acquire() else {
+        pressure.metrics.api_requests_shed.add(1, endpoint());
         let title = "as many requests as may be served at once are being served";
         return problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", title).into_response();
     };
-    next.run(request).await
-}
-
-/// The breaker between the API and the database.
-#[derive(Debug, Clone)]
-pub(super) struct Guard {
-    pub(super) breaker: Breaker,
-    pub(super) metrics: Metrics,
-}
-
-/// Lets the request pass while the breaker is closed, and tells the breaker how it went.
-pub(super) async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let permit = match guard.breaker.admit_if_closed() {
+    if route == CHECK {
+        return next.run(request).await;
+    }
+    let permit = match pressure.breaker.admit_if_closed() {
         Ok(permit) => permit,
         Err(refused) => {
-            guard.metrics.api_requests_rejected.add(1, labels::Endpoint { endpoint: endpoint(&request) });
+            pressure.metrics.api_requests_rejected.add(1, endpoint());
             return retry_after(without_database().into_response(), refused.wait);
         }
     };
@@ -78,7 +82,7 @@ pub(super) fn seconds_up(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
-pub(super) fn endpoint(request: &Request) -> Label {
-    let route = request.extensions().get::<MatchedPath>();
-    route.map_or(Label::from(NO_ROUTE), |route| Label::from(route.as_str().to_owned()))
+/// The pattern of the route that matched.
+pub(super) fn route(request: &Request) -> Option<String> {
+    request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned())
 }

@@ -58,6 +58,7 @@ fn unconnected() -> Orchestration {
     };
     let database = Database::deferred(&options, Metrics::disabled()).unwrap();
     let settings = orchestration::Settings {
+        grafana_url: None,
         environment: "test".into(),
         results_batch: 1,
         requests_batch: 1,
@@ -66,6 +67,8 @@ fn unconnected() -> Orchestration {
         timer_poll_interval: Duration::from_secs(1),
         repair_interval: Duration::from_secs(1),
         stalled_after: Duration::from_secs(1),
+        max_stalls: 1,
+        handler_missing_after: Duration::from_secs(1),
         max_deliveries: 1,
         max_input_bytes: 1_000,
         max_batch_submit: 10,
@@ -136,11 +139,15 @@ fn the_document_has_every_route() {
     let documented = operations(&document());
     let named: BTreeSet<_> = documented.iter().map(|(method, path)| format!("{method} {path}")).collect();
     let expected = [
+        "DELETE /v1/limits/{namespace}",
         "GET /health",
         "GET /health/detailed",
         "GET /health/live",
         "GET /health/ready",
         "GET /metrics",
+        "GET /v1/dead-letters",
+        "GET /v1/dead-letters/{dead_letter_id}",
+        "GET /v1/limits",
         "GET /v1/tasks",
         "GET /v1/tasks/{task_id}",
         "GET /v1/tasks/{task_id}/explain",
@@ -149,6 +156,9 @@ fn the_document_has_every_route() {
         "GET /v1/templates",
         "GET /v1/templates/{namespace}/{name}",
         "GET /v1/workers",
+        "POST /v1/dead-letters/{dead_letter_id}/discard",
+        "POST /v1/dead-letters/{dead_letter_id}/redrive",
+        "POST /v1/dead-letters/{dead_letter_id}/resolve",
         "POST /v1/tasks",
         "POST /v1/tasks/batch",
         "POST /v1/tasks/{task_id}/cancel",
@@ -157,10 +167,12 @@ fn the_document_has_every_route() {
         "POST /v1/tasks/{task_id}/resume",
         "POST /v1/tasks/{task_id}/retry",
         "POST /v1/tasks/{task_id}/steps/{step}/cancel",
+        "POST /v1/tasks/{task_id}/steps/{step}/park",
         "POST /v1/tasks/{task_id}/steps/{step}/resolve",
         "POST /v1/tasks/{task_id}/steps/{step}/retry",
         "POST /v1/templates",
         "POST /v1/templates/check",
+        "PUT /v1/limits/{namespace}",
     ];
     assert_eq!(named.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
@@ -205,7 +217,7 @@ fn every_operation_documents_what_it_answers_with_the_media_type_of_problems() {
             let responses = operation["responses"].as_object().unwrap();
             let has = |status: &str| responses.contains_key(status);
             assert!(has("200") && has("500") && has("503") && has("504"), "{method} {path}");
-            assert_eq!(has("415"), method == "post", "{method} {path}");
+            assert_eq!(has("415"), method != "get", "{method} {path}");
             assert!(!path.contains('{') || (has("400") && has("404")), "{method} {path}");
             for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
                 assert!(response["content"][PROBLEM_JSON].is_object(), "{method} {path} {status}");

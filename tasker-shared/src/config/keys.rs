@@ -1,6 +1,6 @@
 //! Every key there is, and which values it takes.
 
-use super::retention;
+use super::{network::Network, retention};
 use std::{collections::BTreeMap, net::SocketAddr};
 use strsim::damerau_levenshtein;
 
@@ -28,10 +28,14 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// An address to listen on.
     Address,
+    /// Nothing, or an address to listen on.
+    OwnAddress,
     /// Nothing, or a URL that starts in one of these ways.
     Url(&'static [&'static str]),
     /// A list of texts that are not empty.
     List,
+    /// A list of addresses and ranges of addresses.
+    Networks,
     /// Names with texts.
     Pairs,
     /// A span of time such as `30d`, or `never`.
@@ -65,6 +69,7 @@ pub(super) const KEYS: &[Key] = &[
     key("database.statement_timeout_ms", INTERVAL),
     key("database.connect_timeout_ms", INTERVAL),
     key("orchestration.http_address", Kind::Address),
+    key("orchestration.metrics_address", Kind::OwnAddress),
     key("orchestration.results_batch_size", BATCH),
     key("orchestration.requests_batch_size", BATCH),
     key("orchestration.process_loops", Kind::Integer(1, 64)),
@@ -72,6 +77,8 @@ pub(super) const KEYS: &[Key] = &[
     key("orchestration.timer_poll_interval_ms", INTERVAL),
     key("orchestration.repair_interval_ms", INTERVAL),
     key("orchestration.stalled_after_ms", INTERVAL),
+    key("orchestration.max_stalls", COUNT),
+    key("orchestration.handler_missing_after_ms", Kind::Integer(0, 86_400_000)),
     key("orchestration.max_deliveries", COUNT),
     key("orchestration.shutdown_grace_ms", INTERVAL),
     key("orchestration.max_input_bytes", BYTES),
@@ -90,6 +97,7 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.name", Kind::Text),
     key("worker.namespaces", Kind::List),
     key("worker.http_address", Kind::Address),
+    key("worker.metrics_address", Kind::OwnAddress),
     key("worker.max_concurrent_steps", Kind::Integer(1, 100_000)),
     key("worker.claim_batch_size", BATCH),
     key("worker.report_batch_size", BATCH),
@@ -132,11 +140,16 @@ pub(super) const KEYS: &[Key] = &[
     key("retention.dead_letters_after", Kind::Age),
     key("retention.queue_archives_after", Kind::Age),
     key("retention.workers_after", Kind::Age),
+    key("retention.audit_after", Kind::Age),
     key("retention.sweep_interval_ms", INTERVAL),
     key("retention.batch_size", BATCH),
     key("telemetry.enabled", Kind::Flag),
     key("telemetry.service_name", Kind::Text),
     key("telemetry.sample_rate", Kind::Number(0.0, 1.0)),
+    key("telemetry.failed_sample_rate", Kind::Number(0.0, 1.0)),
+    key("telemetry.slow_sample_rate", Kind::Number(0.0, 1.0)),
+    key("telemetry.slow_after_ms", Kind::Integer(1, 86_400_000)),
+    key("telemetry.grafana_url", HTTP),
     key("telemetry.opentelemetry.enabled", Kind::Flag),
     key("telemetry.opentelemetry.endpoint", HTTP),
     key("telemetry.opentelemetry.protocol", Kind::Choice(&["grpc", "http/protobuf"])),
@@ -150,6 +163,7 @@ pub(super) const KEYS: &[Key] = &[
     key("telemetry.metrics.max_correlation_ids", COUNT),
     key("telemetry.metrics.idle_seconds", Kind::Integer(1, 86_400)),
     key("telemetry.metrics.probe_interval_ms", Kind::Integer(100, 3_600_000)),
+    key("telemetry.metrics.allowed_clients", Kind::Networks),
     key("telemetry.logs.format", Kind::Choice(&["text", "json"])),
     key("telemetry.logs.level", Kind::Word),
     key("telemetry.logs.otlp", Kind::Flag),
@@ -205,8 +219,10 @@ impl Kind {
             Self::Integer(..) => text.trim().parse().map(Value::Integer).ok(),
             Self::Number(..) => text.trim().parse().map(Value::Number).ok(),
             Self::Flag => text.trim().parse().map(Value::Flag).ok(),
-            Self::List if text.trim().is_empty() => Some(Value::List(Vec::new())),
-            Self::List => Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect())),
+            Self::List | Self::Networks if text.trim().is_empty() => Some(Value::List(Vec::new())),
+            Self::List | Self::Networks => {
+                Some(Value::List(text.split(',').map(|item| item.trim().to_owned()).collect()))
+            }
             Self::Pairs => pairs(text).map(Value::Pairs),
             _ => Some(Value::Text(text.to_owned())),
         };
@@ -221,7 +237,7 @@ impl Kind {
             #[expect(clippy::cast_precision_loss, reason = "ranges of numbers are far below 2^52")]
             (Self::Number(..), toml::Value::Integer(number)) => Some(Value::Number(*number as f64)),
             (Self::Flag, toml::Value::Boolean(flag)) => Some(Value::Flag(*flag)),
-            (Self::List, toml::Value::Array(items)) => {
+            (Self::List | Self::Networks, toml::Value::Array(items)) => {
                 let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
                 texts.collect::<Option<Vec<String>>>().map(Value::List)
             }
@@ -229,7 +245,7 @@ impl Kind {
                 let texts = table.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
                 texts.collect::<Option<BTreeMap<_, _>>>().map(Value::Pairs)
             }
-            (Self::Integer(..) | Self::Number(..) | Self::Flag | Self::List | Self::Pairs, _) => None,
+            (Self::Integer(..) | Self::Number(..) | Self::Flag | Self::List | Self::Networks | Self::Pairs, _) => None,
             (_, toml::Value::String(text)) => Some(Value::Text(text.clone())),
             _ => None,
         };
@@ -242,11 +258,13 @@ impl Kind {
             (Self::Number(least, most), Value::Number(number)) => (least..=most).contains(number),
             (Self::Word, Value::Text(text)) => !text.trim().is_empty(),
             (Self::Choice(words), Value::Text(text)) => words.contains(&text.as_str()),
-            (Self::Address, Value::Text(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Self::OwnAddress, Value::Text(text)) if text.is_empty() => true,
+            (Self::Address | Self::OwnAddress, Value::Text(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Url(starts), Value::Text(text)) => {
                 let names_host = |start: &&str| text.strip_prefix(start).is_some_and(|rest| !rest.is_empty());
                 text.is_empty() || starts.iter().any(names_host)
             }
+            (Self::Networks, Value::List(items)) => items.iter().all(|item| item.parse::<Network>().is_ok()),
             (Self::Age, Value::Text(text)) => retention::age(text).is_ok(),
             (Self::List, Value::List(items)) => items.iter().all(|item| !item.trim().is_empty()),
             _ => true,
@@ -263,6 +281,8 @@ impl Kind {
             Self::Word => "a text that is not empty".to_owned(),
             Self::Choice(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
             Self::Address => "an address with a port, such as \"127.0.0.1:8080\"".to_owned(),
+            Self::OwnAddress => "nothing, or an address with a port, such as \"127.0.0.1:9464\"".to_owned(),
+            Self::Networks => "addresses and ranges, such as [\"127.0.0.1\", \"10.0.0.0/8\"]".to_owned(),
             Self::Url(starts) => format!("a URL that starts with {}", starts.join(" or ")),
             Self::List => "a list of texts, such as [\"a\", \"b\"] in a file or a,b in a variable".to_owned(),
             Self::Age => format!("a span of time such as \"30d\", or \"{}\"", retention::NEVER),

@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod keys;
 mod layer;
+mod network;
 mod retention;
 mod rules;
 mod sections;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use describe::Setting;
 pub use error::{Error, Problem};
+pub use network::{Invalid as InvalidNetwork, Network};
 pub use retention::{NEVER, Retention, age};
 pub use sections::{Command, Database, Http, Orchestration, RateLimits, Worker};
 pub use sources::Sources;

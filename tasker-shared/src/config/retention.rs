@@ -34,6 +34,9 @@ pub struct Retention {
     /// Workers, after their last heartbeat.
     #[serde(deserialize_with = "written")]
     pub workers_after: Option<Duration>,
+    /// The record of what operators did.
+    #[serde(deserialize_with = "written")]
+    pub audit_after: Option<Duration>,
     /// The time between two looks for what is old.
     #[serde(rename = "sweep_interval_ms", deserialize_with = "milliseconds")]
     pub sweep_interval: Duration,
@@ -53,6 +56,7 @@ impl Retention {
             dead_letters_after: None,
             queue_archives_after: None,
             workers_after: None,
+            audit_after: None,
             sweep_interval: Duration::from_secs(60),
             batch_size: 2000,
         }

@@ -1,7 +1,7 @@
 //! The sections `[database]`, `[orchestration]` and `[worker]` as the program sees them.
 
 use super::describe::without_password;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{fmt, fs, net::SocketAddr, time::Duration};
 
 /// How to reach PostgreSQL.
@@ -40,6 +40,9 @@ impl fmt::Debug for Database {
 pub struct Orchestration {
     /// Where the HTTP API listens.
     pub http_address: SocketAddr,
+    /// Where `/metrics` listens; with the HTTP API when it is not given.
+    #[serde(deserialize_with = "address_unless_empty")]
+    pub metrics_address: Option<SocketAddr>,
     /// How many step results one transaction processes at most.
     pub results_batch_size: usize,
     /// How many task requests one transaction initializes at most.
@@ -58,6 +61,11 @@ pub struct Orchestration {
     /// How long work may go without progress before the repair looks at it.
     #[serde(rename = "stalled_after_ms", deserialize_with = "milliseconds")]
     pub stalled_after: Duration,
+    /// A step that stands still more often than this is put aside as a dead letter.
+    pub max_stalls: u32,
+    /// How long a step may go back and forth between workers that lack its handler.
+    #[serde(rename = "handler_missing_after_ms", deserialize_with = "milliseconds")]
+    pub handler_missing_after: Duration,
     /// After so many deliveries a message is put aside as a dead letter.
     pub max_deliveries: u32,
     /// How long a shutdown waits for what is being worked on.
@@ -111,6 +119,9 @@ pub struct Worker {
     pub namespaces: Vec<String>,
     /// Where health checks and `/metrics` listen.
     pub http_address: SocketAddr,
+    /// Where `/metrics` listens; with the health checks when it is not given.
+    #[serde(deserialize_with = "address_unless_empty")]
+    pub metrics_address: Option<SocketAddr>,
     /// How many steps run at the same time.
     pub max_concurrent_steps: usize,
     /// How many steps one transaction claims at most.
@@ -189,6 +200,10 @@ pub struct Command {
 
 pub(super) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u64::deserialize(deserializer).map(Duration::from_millis)
+}
+
+fn address_unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    unless_empty(deserializer)?.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 pub(super) fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -1,6 +1,6 @@
 //! The `[telemetry]` section of the configuration.
 
-use super::sections::unless_empty;
+use super::{network::Network, sections::unless_empty};
 use crate::text_enum;
 use serde::{Deserialize, Deserializer};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -16,6 +16,15 @@ pub struct Settings {
     pub service_name: Option<String>,
     /// The share of traces that is kept, from 0 to 1. Metrics do not depend on it.
     pub sample_rate: f64,
+    /// The share of the traces with a failure that is kept, where it is more than `sample_rate`.
+    pub failed_sample_rate: f64,
+    /// The share of the traces of slow tasks that is kept, where it is more than `sample_rate`.
+    pub slow_sample_rate: f64,
+    /// A task that takes longer is slow, in milliseconds.
+    pub slow_after_ms: u64,
+    /// Where Grafana is, for links to the dashboard of a task.
+    #[serde(deserialize_with = "unless_empty")]
+    pub grafana_url: Option<String>,
     /// The export to a collector.
     pub opentelemetry: OpenTelemetry,
     /// Metrics.
@@ -82,6 +91,8 @@ pub struct Metrics {
     pub idle_seconds: u64,
     /// The time between two looks at what has to be asked for, such as depths of queues, in milliseconds.
     pub probe_interval_ms: u64,
+    /// Who may read `/metrics`; everyone when nobody is named.
+    pub allowed_clients: Vec<Network>,
 }
 
 impl Metrics {
@@ -131,6 +142,10 @@ impl Default for Settings {
             enabled: true,
             service_name: None,
             sample_rate: 1.0,
+            failed_sample_rate: 0.0,
+            slow_sample_rate: 0.0,
+            slow_after_ms: 60_000,
+            grafana_url: None,
             opentelemetry: OpenTelemetry::default(),
             metrics: Metrics::default(),
             logs: Logs::default(),
@@ -161,6 +176,7 @@ impl Default for Metrics {
             max_correlation_ids: 1_000,
             idle_seconds: 900,
             probe_interval_ms: 15_000,
+            allowed_clients: Vec::new(),
         }
     }
 }

@@ -9,9 +9,9 @@ use super::{
     labels::{
         ActiveExecutions, ActiveRequests, Channel, Claim, Component, DeadLetter, Dependency, EndedTask, Endpoint,
         EnqueuedStep, Execution, ExecutionResult, ExportSignal, FinalState, HealthCheck, HeldBack, HttpRequest,
-        InState, LabelSet, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Operation, OperationOutcome,
-        PrunedKind, Queue, RateLimited, Retry, StepFailure, StepResult, StepTransition, Table, Task, TaskTransition,
-        TaskType, Transaction, TransactionEnd,
+        InState, LabelSet, Limit, Loop, LoopRun, Namespace, NamespacePriority, NamespaceQueue, Notification, Operation,
+        OperationOutcome, PrunedKind, Queue, RateLimited, Retry, Stall, StepFailure, StepResult, StepTransition, Table,
+        Task, TaskTransition, TaskType, Transaction, TransactionEnd,
     },
     spec::Spec,
 };
@@ -236,6 +236,16 @@ catalog! {
     dlq_messages: Counter<DeadLetter> = "tasker.dlq.messages.total", "{message}";
     /// Parked messages that nobody has dealt with.
     dlq_size: Gauge<()> = "tasker.dlq.size", "{message}";
+    /// Parked messages and steps that were put back.
+    dlq_redrives: Counter<DeadLetter> = "tasker.dlq.redrives.total", "{message}";
+    /// Steps that stood still and were enqueued again.
+    steps_stalls: Counter<Stall> = "tasker.steps.stalls.total", "{step}";
+    /// How many steps may run at once; for a limit by a value of the input, of each value.
+    concurrency_permits: Gauge<Limit> = "tasker.concurrency.permits", "{permit}";
+    /// Steps that run and count against a limit.
+    concurrency_permits_used: Gauge<Limit> = "tasker.concurrency.permits_used", "{permit}";
+    /// Steps that found no permit and were set aside.
+    concurrency_rejections: Counter<Namespace> = "tasker.concurrency.rejections.total", "{step}";
     /// Largest resident memory of a program that ran as a handler.
     command_memory: Histogram<Namespace> = "tasker.command.memory", "By", MEMORY;
     /// Processor time of a program that ran as a handler.
@@ -246,6 +256,13 @@ catalog! {
     health_check_duration: Histogram<Component> = "tasker.health.check.duration", "ms", FAST;
     /// 1 where the dependency answers, 0 where it does not.
     health_dependency_up: Gauge<Dependency> = "tasker.health.dependency_up", "";
+
+    /// Notifications sent to other processes, which wake them.
+    notifications_sent: Counter<Notification> = "tasker.notifications.sent.total", "{notification}";
+    /// Notifications that could not be sent; others find the work when they poll.
+    notifications_failed: Counter<Notification> = "tasker.notifications.failed.total", "{notification}";
+    /// Time of a notification from a process through PostgreSQL and back to it.
+    notifications_delivery_duration: Histogram<Notification> = "tasker.notifications.delivery.duration", "ms", FAST;
 
     /// State of the circuit breaker between the HTTP API and the database: 0 closed, 1 half-open, 2 open.
     api_circuit_breaker_state: Gauge<()> = "api_circuit_breaker_state", "";

@@ -7,7 +7,7 @@ use super::values::{
 use crate::{
     id::CorrelationId,
     name::Name,
-    step::{FailureKind, ResultType, StepState},
+    step::{DeadLetterReason, FailureKind, ResultType, StallKind, StepState},
     task::state::TaskState,
 };
 use opentelemetry::KeyValue;
@@ -71,6 +71,11 @@ macro_rules! labels {
 }
 
 labels! {
+    /// Of one kind of notification.
+    Notification {
+        /// What it is about: a topic of work, `finished` tasks or `kept` traces.
+        channel: &'static str,
+    }
     /// One task, by kind.
     Task of correlation_id {
         /// Of the template.
@@ -249,7 +254,21 @@ labels! {
     /// Why a message was parked.
     DeadLetter {
         /// The reason.
-        reason: &'static str,
+        reason: DeadLetterReason,
+    }
+    /// A limit on how many steps run at once.
+    Limit {
+        /// Its namespace.
+        namespace: Name,
+        /// What is limited, as it is declared.
+        scope: Label,
+    }
+    /// A step that stood still.
+    Stall {
+        /// How.
+        kind: StallKind,
+        /// Of the step.
+        namespace: Name,
     }
     /// What a health check looked at.
     Component {

@@ -7,6 +7,7 @@
 pub mod cardinality;
 pub mod catalog;
 pub mod channel;
+mod conformity;
 pub mod instrument;
 pub mod journal;
 pub mod labels;
@@ -16,6 +17,7 @@ pub mod spec;
 pub mod values;
 
 pub use catalog::{CATALOG, Metrics};
+pub use conformity::Conformity;
 pub use instrument::{Counter, FloatGauge, Gauge, Held, Histogram, UpDownCounter};
 pub use journal::Journal;
 pub use labels::LabelSet;

@@ -44,6 +44,12 @@ pub struct Spec {
     pub buckets: &'static [f64],
 }
 
+/// The meter of the catalogue.
+pub const METER: &str = "tasker";
+
+/// The label that names another meter on the page for scrapers.
+pub const SCOPE_NAME: &str = "otel_scope_name";
+
 /// The label that ties a series to one task.
 pub const CORRELATION_ID: &str = "correlation_id";
 

@@ -2,7 +2,7 @@
 
 use crate::{
     name::Name,
-    step::{FailureKind, ResultType, StepState},
+    step::{DeadLetterReason, FailureKind, ResultType, StallKind, StepState},
     task::state::TaskState,
     text_enum,
 };
@@ -60,6 +60,12 @@ text_enum! {
         ResultTooLarge = "result_too_large",
         /// Too many leases were lost.
         Poison = "poison",
+        /// It stood still too often.
+        Stalled = "stalled",
+        /// It waited longer than its template allows.
+        Overdue = "overdue",
+        /// An operator parked it.
+        Parked = "parked",
     }
 }
 
@@ -75,6 +81,9 @@ impl From<FailureKind> for ErrorType {
             FailureKind::ResultInvalid => Self::ResultInvalid,
             FailureKind::ResultTooLarge => Self::ResultTooLarge,
             FailureKind::Poison => Self::Poison,
+            FailureKind::Stalled => Self::Stalled,
+            FailureKind::Overdue => Self::Overdue,
+            FailureKind::Parked => Self::Parked,
         }
     }
 }
@@ -94,6 +103,8 @@ text_enum! {
         QueueArchive = "queue_archive",
         /// Workers that are gone.
         Worker = "worker",
+        /// The record of what operators did.
+        Audit = "audit",
     }
 }
 
@@ -200,6 +211,13 @@ text_enum! {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Label(StringValue);
 
+impl Label {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 impl From<&'static str> for Label {
     fn from(text: &'static str) -> Self {
         Self(text.into())
@@ -270,4 +288,4 @@ macro_rules! words {
 }
 
 words! { ClaimMethod HandlerType Priority Pruned ErrorType Success TransactionOutcome LoopOutcome HealthStatus Signal
-FailureKind ResultType StepState TaskState }
+FailureKind ResultType StepState TaskState DeadLetterReason StallKind }

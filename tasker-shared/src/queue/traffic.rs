@@ -2,9 +2,9 @@
 
 use crate::{
     metrics::{Label, Metrics, labels},
-    storage::{Error, Session},
+    storage::{Error, Moved, Session},
 };
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Messages of one queue that one statement moved.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// What happened to how many messages, as far as something happened.
+    pub(crate) fn moved(self) -> impl Iterator<Item = (Moved, u64)> {
+        let moved = [
+            (Moved::Sent, self.sent),
+            (Moved::Received, self.received),
+            (Moved::Settled, self.deleted + self.archived),
+        ];
+        moved.into_iter().filter(|(_, messages)| *messages > 0)
+    }
+
     /// Counts what is durable now.
     pub(crate) fn count(self, metrics: &Metrics, queue: &Label) {
         let counters = [
@@ -44,13 +54,19 @@ impl Traffic {
 #[derive(Debug)]
 pub(crate) struct Door {
     queue: Label,
+    began: SystemTime,
     started: Instant,
 }
 
 impl Door {
     /// Opens: the statement runs next.
     pub(crate) fn of(queue: impl Into<Label>) -> Self {
-        Self { queue: queue.into(), started: Instant::now() }
+        Self { queue: queue.into(), began: SystemTime::now(), started: Instant::now() }
+    }
+
+    /// When the statement began.
+    pub(crate) fn began(&self) -> SystemTime {
+        self.began
     }
 
     /// Closes behind the statement. What it moved is counted when the session's transaction commits.
@@ -71,7 +87,7 @@ impl Door {
                 if traffic.received > 0 {
                     metrics.queue_message_receive_duration.record_since(self.started, queue());
                 }
-                session.passed(self.queue, traffic);
+                session.passed(self.queue, traffic, self.began);
                 Ok(value)
             }
             Err(error) => {

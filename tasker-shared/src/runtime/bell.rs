@@ -2,7 +2,11 @@
 //!
 //! A hint carries no work. Whoever is woken reads the queue, and whoever is not woken finds the work when it polls.
 
-use crate::{id::TaskId, metrics::ClaimMethod, name::Name};
+use crate::{
+    id::{CorrelationId, TaskId},
+    metrics::{ClaimMethod, Metrics, labels::Notification},
+    name::Name,
+};
 use sqlx::{
     Executor as _, PgPool,
     postgres::{PgListener, PgPoolOptions},
@@ -12,7 +16,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{Notify, broadcast, watch},
@@ -23,11 +27,18 @@ use tokio_util::sync::CancellationToken;
 /// The channel of `LISTEN` and `NOTIFY`.
 const CHANNEL: &str = "tasker";
 
+/// What notifications are about: a topic without its namespace, tasks that ended, or traces that are kept.
+pub const NOTIFICATIONS: [&str; 8] =
+    ["requests", "results", "timers", "namespaces", "stopped", "steps", "finished", "kept"];
+
 /// The shortest time between two notifications of one process: many small notifying transactions make commits wait for each other.
 const BREATH: Duration = Duration::from_millis(2);
 
 /// How many ended tasks one notification names; when there are more, waiters look for themselves.
 const NAMED_TASKS: usize = 100;
+
+/// How many kept traces one notification names.
+const NAMED_TRACES: usize = 100;
 
 /// How many announcements of ended tasks a slow waiter may be behind.
 const BACKLOG: usize = 1024;
@@ -104,14 +115,18 @@ struct Inner {
     sender: String,
     topics: Mutex<HashMap<Topic, watch::Sender<u64>>>,
     finished: broadcast::Sender<Finished>,
+    kept: broadcast::Sender<Arc<[CorrelationId]>>,
     outgoing: Mutex<Outgoing>,
     outgoing_filled: Notify,
+    /// The number of the last notifications, and when they were sent.
+    sent: Mutex<(u64, Instant)>,
 }
 
 #[derive(Debug, Default)]
 struct Outgoing {
     topics: BTreeSet<Topic>,
     finished: Vec<TaskId>,
+    kept: Vec<CorrelationId>,
 }
 
 impl Bell {
@@ -121,16 +136,18 @@ impl Bell {
             sender: TaskId::generate().0.simple().to_string(),
             topics: Mutex::default(),
             finished: broadcast::channel(BACKLOG).0,
+            kept: broadcast::channel(BACKLOG).0,
             outgoing: Mutex::default(),
             outgoing_filled: Notify::new(),
+            sent: Mutex::new((0, Instant::now())),
         }))
     }
 
     /// A bell that is heard in every process of this database, until `shutdown`.
-    pub fn start(pool: &PgPool, shutdown: CancellationToken) -> Self {
+    pub fn start(pool: &PgPool, metrics: Metrics, shutdown: CancellationToken) -> Self {
         let bell = Self::local();
-        tokio::spawn(notify(bell.clone(), pool.clone(), shutdown.clone()));
-        tokio::spawn(listen(bell.clone(), pool.clone(), shutdown));
+        tokio::spawn(notify(bell.clone(), pool.clone(), metrics.clone(), shutdown.clone()));
+        tokio::spawn(listen(bell.clone(), pool.clone(), metrics, shutdown));
         bell
     }
 
@@ -150,6 +167,17 @@ impl Bell {
         self.0.outgoing_filled.notify_one();
         // nobody may be waiting
         let _ = self.0.finished.send(Finished::Tasks(tasks.into()));
+    }
+
+    /// Tells other processes that this one has decided to keep traces.
+    pub fn keep(&self, traces: &[CorrelationId]) {
+        locked(&self.0.outgoing).kept.extend(traces);
+        self.0.outgoing_filled.notify_one();
+    }
+
+    /// Listens for traces that other processes have decided to keep.
+    pub fn kept(&self) -> broadcast::Receiver<Arc<[CorrelationId]>> {
+        self.0.kept.subscribe()
     }
 
     /// Listens for a topic. Subscribe before looking for work: what is rung in between is not lost.
@@ -178,7 +206,11 @@ impl Bell {
 
     fn take_outgoing(&self) -> Vec<String> {
         let outgoing = std::mem::take(&mut *locked(&self.0.outgoing));
-        let sender = &self.0.sender;
+        let sender = {
+            let mut sent = locked(&self.0.sent);
+            *sent = (sent.0 + 1, Instant::now());
+            format!("{}.{}", self.0.sender, sent.0)
+        };
         let mut payloads: Vec<String> = outgoing.topics.iter().map(|topic| format!("{sender} {topic}")).collect();
         match outgoing.finished.as_slice() {
             [] => {}
@@ -188,13 +220,25 @@ impl Bell {
             }
             _ => payloads.push(format!("{sender} finished:*")),
         }
+        for traces in outgoing.kept.chunks(NAMED_TRACES) {
+            let ids: Vec<String> = traces.iter().map(ToString::to_string).collect();
+            payloads.push(format!("{sender} kept:{}", ids.join(",")));
+        }
         payloads
     }
 
-    fn hear(&self, payload: &str) {
-        let Some((sender, what)) = payload.split_once(' ') else { return };
+    /// Hears a notification; answers with the time it took where it is this process's own.
+    fn hear(&self, payload: &str) -> Option<Duration> {
+        let (sender, what) = payload.split_once(' ')?;
+        let (sender, number) = sender.split_once('.').unwrap_or((sender, ""));
         if sender == self.0.sender {
-            return;
+            let (last, at) = *locked(&self.0.sent);
+            return (number.parse() == Ok(last)).then(|| at.elapsed());
+        }
+        if let Some(ids) = what.strip_prefix("kept:") {
+            let traces: Vec<CorrelationId> = ids.split(',').filter_map(|id| id.parse().ok()).collect();
+            let _ = self.0.kept.send(traces.into());
+            return None;
         }
         match what.strip_prefix("finished:") {
             Some("*") => drop(self.0.finished.send(Finished::Some)),
@@ -208,6 +252,7 @@ impl Bell {
                 }
             }
         }
+        None
     }
 }
 
@@ -237,7 +282,13 @@ impl Subscription {
     }
 }
 
-async fn notify(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
+/// What a notification is about.
+fn channel(payload: &str) -> &'static str {
+    let what = payload.split_once(' ').map_or("", |(_, what)| what.split(':').next().unwrap_or_default());
+    NOTIFICATIONS.into_iter().find(|channel| *channel == what).unwrap_or("other")
+}
+
+async fn notify(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = bell.0.outgoing_filled.notified() => {}
@@ -247,7 +298,12 @@ async fn notify(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
         if payloads.is_empty() {
             continue;
         }
-        if let Err(error) = send(&pool, &payloads).await {
+        let sent = send(&pool, &payloads).await;
+        for payload in &payloads {
+            let counter = if sent.is_ok() { &metrics.notifications_sent } else { &metrics.notifications_failed };
+            counter.add(1, Notification { channel: channel(payload) });
+        }
+        if let Err(error) = sent {
             tracing::debug!(%error, "failed to notify; other processes find the work when they poll");
         }
         sleep(BREATH).await;
@@ -270,11 +326,11 @@ async fn answered<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Re
     timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
 }
 
-async fn listen(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
+async fn listen(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: CancellationToken) {
     let mut delay = Duration::from_millis(100);
     while !shutdown.is_cancelled() {
         let heard = tokio::select! {
-            heard = listen_once(&bell, &pool, &mut delay) => heard,
+            heard = listen_once(&bell, &pool, &metrics, &mut delay) => heard,
             () = shutdown.cancelled() => return,
         };
         if let Err(error) = heard
@@ -287,7 +343,7 @@ async fn listen(bell: Bell, pool: PgPool, shutdown: CancellationToken) {
     }
 }
 
-async fn listen_once(bell: &Bell, pool: &PgPool, delay: &mut Duration) -> Result<(), sqlx::Error> {
+async fn listen_once(bell: &Bell, pool: &PgPool, metrics: &Metrics, delay: &mut Duration) -> Result<(), sqlx::Error> {
     // a connection beside those of the pool: one that is given up while it is silent must not take a place there
     let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
     let own = own.connect_lazy_with(pool.connect_options().as_ref().clone());
@@ -297,7 +353,13 @@ async fn listen_once(bell: &Bell, pool: &PgPool, delay: &mut Duration) -> Result
     bell.ring_all_here();
     loop {
         match timeout(QUIET, listener.try_recv()).await {
-            Ok(Ok(Some(notification))) => bell.hear(notification.payload()),
+            Ok(Ok(Some(notification))) => {
+                let payload = notification.payload();
+                if let Some(took) = bell.hear(payload) {
+                    let labels = Notification { channel: channel(payload) };
+                    metrics.notifications_delivery_duration.record_duration(took, labels);
+                }
+            }
             // the connection was lost and is back: what was notified meanwhile is not known
             Ok(Ok(None)) => bell.ring_all_here(),
             Ok(Err(error)) => return Err(error),
@@ -315,7 +377,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::{Bell, Finished, Topic, Wake};
-    use crate::{id::TaskId, name::Name};
+    use crate::{
+        id::{CorrelationId, TaskId},
+        name::Name,
+    };
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -350,12 +415,15 @@ mod tests {
         let task = TaskId::generate();
         theirs.ring(Topic::Timers);
         theirs.announce(vec![task]);
+        let (trace, mut kept) = (CorrelationId::generate(), ours.kept());
+        theirs.keep(&[trace]);
         for payload in theirs.take_outgoing() {
-            theirs.hear(&payload);
-            ours.hear(&payload);
+            assert!(theirs.hear(&payload).is_some(), "its own echo tells how long the way takes");
+            assert!(ours.hear(&payload).is_none());
         }
         assert_eq!(subscription.wait(LONG).await, Wake::Event);
         assert!(matches!(finished.recv().await, Ok(Finished::Tasks(tasks)) if *tasks == [task]));
+        assert_eq!(*kept.recv().await.unwrap(), [trace]);
         ours.ring(Topic::Timers);
         subscription.wait(LONG).await;
         for payload in ours.take_outgoing() {
@@ -368,6 +436,8 @@ mod tests {
     fn a_notification_fits_into_what_postgresql_allows() {
         let bell = Bell::local();
         bell.announce((0..super::NAMED_TASKS).map(|_| TaskId::generate()).collect());
+        assert!(bell.take_outgoing().iter().all(|payload| payload.len() < 8_000));
+        bell.keep(&(0..super::NAMED_TRACES).map(|_| CorrelationId::generate()).collect::<Vec<_>>());
         assert!(bell.take_outgoing().iter().all(|payload| payload.len() < 8_000));
         bell.announce((0..=super::NAMED_TASKS).map(|_| TaskId::generate()).collect());
         assert!(bell.take_outgoing()[0].ends_with("finished:*"));

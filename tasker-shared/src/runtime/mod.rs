@@ -8,6 +8,6 @@ pub mod process;
 pub mod pulse;
 pub mod web;
 
-pub use bell::{Bell, Finished, Subscription, Topic, Wake};
+pub use bell::{Bell, Finished, NOTIFICATIONS, Subscription, Topic, Wake};
 pub use loops::{Gate, Turn, consume, judge, sweep};
 pub use process::{Process, Signals};

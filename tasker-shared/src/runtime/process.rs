@@ -9,8 +9,13 @@ use crate::{
     storage::{self, Database, Options, schema},
     telemetry::{self, Format, Telemetry, Tracing},
 };
+use opentelemetry::metrics::{Meter, MeterProvider as _, noop::NoopMeterProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::broadcast::error::RecvError,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long the last export may take.
@@ -58,6 +63,8 @@ pub struct Process {
     pub bell: Bell,
     /// Where spans go.
     pub tracing: Tracing,
+    /// Makes meters; none where nothing is measured.
+    meters: Option<SdkMeterProvider>,
     /// What `/metrics` answers.
     pub exposition: Exposition,
     /// Cancelled when the process is asked to stop.
@@ -93,19 +100,34 @@ impl Process {
         }
         let period = config.telemetry.metrics.probe_interval();
         tokio::spawn(pulse::run(database.clone(), period, shutdown.clone()));
+        let bell = Bell::start(database.pool(), telemetry.metrics().clone(), silence.clone());
+        let tracing = telemetry.tracing().clone();
+        if tracing.decides_late() {
+            tokio::spawn(share_decisions(bell.clone(), tracing.clone(), silence));
+        }
         let scrape = telemetry.scrape();
         let (prometheus, openmetrics) = (scrape.clone(), scrape);
         Ok(Self {
-            bell: Bell::start(database.pool(), silence),
-            tracing: telemetry.tracing().clone(),
+            bell,
+            tracing,
+            meters: telemetry.meter_provider().cloned(),
             exposition: Exposition::new(
                 move || prometheus.text(Format::Prometheus),
                 move || openmetrics.text(Format::OpenMetrics),
-            ),
+            )
+            .allow(&config.telemetry.metrics.allowed_clients),
             config,
             database,
             shutdown,
         })
+    }
+
+    /// A meter for instruments of one's own, exported and scraped beside Tasker's; `name` becomes the scope.
+    pub fn meter(&self, name: &'static str) -> Meter {
+        match &self.meters {
+            Some(meters) => meters.meter(name),
+            None => NoopMeterProvider::new().meter(name),
+        }
     }
 
     /// What health checks both services have: the database answers, and its schema is one they can work on.
@@ -170,6 +192,22 @@ pub fn arguments(name: &str, about: &str) -> Option<ExitCode> {
         }
     }
     Some(ExitCode::SUCCESS)
+}
+
+/// Traces that one process has decided late to keep are kept by all.
+async fn share_decisions(bell: Bell, tracing: Tracing, stop: CancellationToken) {
+    let mut kept = bell.kept();
+    loop {
+        tokio::select! {
+            decided = tracing.decided() => bell.keep(&decided),
+            elsewhere = kept.recv() => match elsewhere {
+                Ok(traces) => tracing.decided_elsewhere(traces.iter().copied()),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 fn help(name: &str, about: &str) -> String {

@@ -42,6 +42,12 @@ text_enum! {
         ResultTooLarge = "result_too_large",
         /// Too many leases were lost: the step takes its workers down.
         Poison = "poison",
+        /// It stood still too often.
+        Stalled = "stalled",
+        /// It waited longer than its template's `lifecycle` allows.
+        Overdue = "overdue",
+        /// An operator parked it.
+        Parked = "parked",
     }
 }
 

@@ -37,7 +37,7 @@ text_enum! {
         Claim = "claim",
         /// The lease ran out and a worker takes it anew.
         Reclaim = "reclaim",
-        /// A worker that stops gives the lease back.
+        /// The lease is given back: by a worker that stops, or for one that stands still.
         Release = "release",
         /// The task is paused before the step was claimed.
         Withdraw = "withdraw",
@@ -51,6 +51,8 @@ text_enum! {
         Due = "due",
         /// The outcome is a failure that is final.
         Fail = "fail",
+        /// It is taken off the line: by an operator, because it stalls, or because it waited too long.
+        Park = "park",
         /// An operator stops it.
         Cancel = "cancel",
         /// It is not needed.
@@ -90,7 +92,7 @@ impl StepState {
             (S::InProgress, E::Report) => S::Reported,
             (S::Reported, E::Complete) => S::Complete,
             (S::Reported, E::Retry) => S::WaitingForRetry,
-            (S::Reported, E::Fail) => S::Error,
+            (S::Reported, E::Fail) | (S::Enqueued | S::InProgress | S::WaitingForRetry, E::Park) => S::Error,
             (S::Pending, E::Skip) => S::Skipped,
             (S::Pending | S::Enqueued | S::InProgress | S::Reported | S::WaitingForRetry, E::Cancel) => S::Cancelled,
             (S::Pending | S::Enqueued | S::InProgress | S::WaitingForRetry | S::Error, E::Resolve) => {

@@ -13,6 +13,8 @@ pub enum Verdict {
     Complete,
     /// It runs again after this delay.
     Retry(Duration),
+    /// The worker lacked its handler: it goes back after this delay, which is no failure of the step.
+    Miss(Duration),
     /// It failed for good.
     Fail {
         /// A further attempt might have helped, but none is left.
@@ -25,7 +27,7 @@ impl Verdict {
     pub const fn event(self) -> StepEvent {
         match self {
             Self::Complete => StepEvent::Complete,
-            Self::Retry(_) => StepEvent::Retry,
+            Self::Retry(_) | Self::Miss(_) => StepEvent::Retry,
             Self::Fail { .. } => StepEvent::Fail,
         }
     }
@@ -51,9 +53,16 @@ pub fn verdict(failure: Option<&Failure>, failures: u32, policy: &RetryPolicy, r
     Verdict::Retry(delay)
 }
 
+/// Decides on a step whose workers have lacked its handler for `since`: it goes back, ever more slowly, until `patience`
+/// is over.
+pub fn missing(since: Duration, patience: Duration) -> Verdict {
+    const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+    if since >= patience { Verdict::Fail { exhausted: false } } else { Verdict::Miss(since.clamp(PAUSE.0, PAUSE.1)) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, verdict};
+    use super::{Verdict, missing, verdict};
     use crate::step::{Failure, FailureKind, RetryPolicy};
     use std::time::Duration;
 
@@ -98,6 +107,15 @@ mod tests {
             verdict(Some(&failure(FailureKind::HandlerError)), 1, &policy, 0.0),
             Verdict::Fail { exhausted: false }
         );
+    }
+
+    #[test]
+    fn a_step_without_its_handler_goes_back_ever_more_slowly_until_patience_is_over() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        assert_eq!(missing(Duration::ZERO, minutes(10)), Verdict::Miss(Duration::from_secs(1)));
+        assert_eq!(missing(Duration::from_secs(7), minutes(10)), Verdict::Miss(Duration::from_secs(7)));
+        assert_eq!(missing(minutes(9), minutes(10)), Verdict::Miss(Duration::from_secs(30)));
+        assert_eq!(missing(minutes(10), minutes(10)), Verdict::Fail { exhausted: false });
     }
 
     #[test]

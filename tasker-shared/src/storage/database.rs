@@ -5,7 +5,7 @@ use crate::{
     breaker::{Breakers, Policy},
     metrics::{
         Label, Metrics, Success, TransactionOutcome,
-        labels::{Operation, OperationOutcome, Transaction, TransactionEnd},
+        labels::{self, Operation, OperationOutcome, TransactionEnd},
     },
     queue::traffic::Traffic,
 };
@@ -22,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How much longer than the server may take a statement's answer may take to arrive. Then nobody is there any more.
@@ -217,10 +217,13 @@ impl Database {
             gate: self.gate.clone(),
             patience: self.patience,
             name,
+            began: SystemTime::now(),
             started: Instant::now(),
             open: false,
             awaiting: false,
             traffic: Vec::new(),
+            passages: Vec::new(),
+            statements: 0,
         })
     }
 }
@@ -279,12 +282,56 @@ pub struct Session {
     patience: Duration,
     gate: Option<Arc<dyn Gate>>,
     name: &'static str,
+    began: SystemTime,
     started: Instant,
     open: bool,
     /// Whoever waited for an answer was dropped before it came: the pool must not get the connection back.
     awaiting: bool,
     /// What passed the queues in this transaction, to be counted when it commits.
     traffic: Vec<(Label, Traffic)>,
+    passages: Vec<Passage>,
+    statements: u32,
+}
+
+/// What was done in a session, for traces.
+#[derive(Debug)]
+pub struct Transaction {
+    /// The name of the session.
+    pub name: &'static str,
+    /// When its connection was there.
+    pub began: SystemTime,
+    /// When it was over.
+    pub ended: SystemTime,
+    /// How many statements it had.
+    pub statements: u32,
+    /// What passed the queues, in order.
+    pub passages: Vec<Passage>,
+}
+
+/// Messages that one statement moved.
+#[derive(Debug)]
+pub struct Passage {
+    /// The queue.
+    pub queue: Label,
+    /// What became of them.
+    pub moved: Moved,
+    /// How many.
+    pub messages: u64,
+    /// When the statement began.
+    pub began: SystemTime,
+    /// When it was answered.
+    pub ended: SystemTime,
+}
+
+/// What became of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// They were put on the queue.
+    Sent,
+    /// They were read.
+    Received,
+    /// They were deleted or archived.
+    Settled,
 }
 
 impl Session {
@@ -346,14 +393,25 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Statement`] when it is not known to be committed.
-    pub async fn commit(mut self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<Transaction, Error> {
         let answer = self.execute("commit", sqlx::query("commit")).await;
         self.open = answer.is_err();
         if answer.is_ok() {
             self.ended(TransactionOutcome::Committed);
             self.traffic.drain(..).for_each(|(queue, traffic)| traffic.count(&self.metrics, &queue));
         }
-        answer.map(drop)
+        answer.map(|_| self.done())
+    }
+
+    /// What was done; on a session whose statements are transactions of their own that is all there is to end.
+    pub fn done(mut self) -> Transaction {
+        Transaction {
+            name: self.name,
+            began: self.began,
+            ended: SystemTime::now(),
+            statements: self.statements,
+            passages: std::mem::take(&mut self.passages),
+        }
     }
 
     /// Gives the transaction up.
@@ -378,7 +436,11 @@ impl Session {
     }
 
     /// Messages passed a queue: counted at the commit, or at once where each statement is its own transaction.
-    pub(crate) fn passed(&mut self, queue: Label, traffic: Traffic) {
+    pub(crate) fn passed(&mut self, queue: Label, traffic: Traffic, began: SystemTime) {
+        let ended = SystemTime::now();
+        for (moved, messages) in traffic.moved() {
+            self.passages.push(Passage { queue: queue.clone(), moved, messages, began, ended });
+        }
         if self.open {
             self.traffic.push((queue, traffic));
         } else {
@@ -395,6 +457,7 @@ impl Session {
 
     fn measured<T>(&mut self, doing: &'static str, started: Instant, answer: sqlx::Result<T>) -> Result<T, Error> {
         self.awaiting = false;
+        self.statements += 1;
         self.metrics.sql_query_duration.record_since(started, Operation { operation: doing });
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
         if answer.as_ref().is_err_and(is_cut) {
@@ -405,7 +468,8 @@ impl Session {
     }
 
     fn ended(&self, outcome: TransactionOutcome) {
-        self.metrics.db_transaction_duration.record_since(self.started, Transaction { transaction: self.name });
+        let labels = labels::Transaction { transaction: self.name };
+        self.metrics.db_transaction_duration.record_since(self.started, labels);
         self.metrics.db_transactions.add(1, TransactionEnd { outcome, transaction: self.name });
     }
 }

@@ -16,6 +16,8 @@ pub enum Duty {
     Sample,
     /// Removes what is old.
     Retain,
+    /// Samples, among the workers, what their authors' probes tell of the whole system.
+    Probe,
 }
 
 impl Duty {
@@ -23,6 +25,7 @@ impl Duty {
         match self {
             Self::Sample => 0x7461_736b_7072,
             Self::Retain => 0x7461_736b_7265,
+            Self::Probe => 0x7461_736b_7077,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Stations *claim* and the lease: one statement each for a whole batch.
 
-use super::{Error, Session};
+use super::{
+    Error, Session,
+    concurrency::{self, Scope},
+};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
@@ -70,6 +73,8 @@ pub struct Claimed {
     pub parent_ids: Vec<StepId>,
     /// The parents' attempts, in the same order.
     pub parent_attempts: Vec<i32>,
+    /// Whether it counts against a limit.
+    pub has_permit: bool,
 }
 
 impl Claimed {
@@ -90,6 +95,14 @@ pub struct Claim {
     pub parked: u64,
     /// How many steps of paused tasks were withdrawn.
     pub withdrawn: u64,
+    /// Whether the namespace has limits. A claim that was not made for limits takes nothing then.
+    pub is_limited: bool,
+    /// How many steps found no permit and were set aside.
+    pub blocked: u64,
+    /// The limits that these wait for.
+    pub scopes: Vec<Scope>,
+    /// Steps that lost a permit to another claim; they come again with the next turn.
+    pub contended: Vec<StepId>,
 }
 
 struct Row {
@@ -98,6 +111,11 @@ struct Row {
     gone: i64,
     parked: i64,
     withdrawn: i64,
+    limited: bool,
+    blocked: i64,
+    contended: Vec<StepId>,
+    scopes: Vec<String>,
+    scope_values: Vec<String>,
     claimed: Option<Claimed>,
 }
 
@@ -108,7 +126,19 @@ impl<'r> FromRow<'r, PgRow> for Row {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
         let claimed = row.try_get::<Option<StepId>, _>("step_id")?.map(|_| Claimed::from_row(row)).transpose()?;
         let [read, again, gone, parked, withdrawn] = COUNTS.map(|count| row.try_get(count));
-        Ok(Self { read: read?, again: again?, gone: gone?, parked: parked?, withdrawn: withdrawn?, claimed })
+        Ok(Self {
+            read: read?,
+            again: again?,
+            gone: gone?,
+            parked: parked?,
+            withdrawn: withdrawn?,
+            limited: row.try_get("limited")?,
+            blocked: row.try_get("blocked")?,
+            contended: row.try_get("contended")?,
+            scopes: row.try_get("scopes")?,
+            scope_values: row.try_get("scope_values")?,
+            claimed,
+        })
     }
 }
 
@@ -116,6 +146,9 @@ impl<'r> FromRow<'r, PgRow> for Row {
 ///
 /// In the same statement, messages that ask for nothing any more are deleted, those of paused tasks are withdrawn, and
 /// those that cannot be understood are parked as dead letters.
+///
+/// In a namespace that has limits it takes nothing and says so: [`claim_within_limits`] does. All it costs elsewhere is to
+/// ask that.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -126,7 +159,32 @@ pub async fn claim(
     worker: WorkerId,
     lease: Duration,
 ) -> Result<Claim, Error> {
-    let sql = claim_sql(queue);
+    claim_by(session, queue, limit, worker, lease, false).await
+}
+
+/// Like [`claim`], in a namespace that has limits: steps that find no permit are set aside.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn claim_within_limits(
+    session: &mut Session,
+    queue: &QueueName,
+    limit: i64,
+    worker: WorkerId,
+    lease: Duration,
+) -> Result<Claim, Error> {
+    claim_by(session, queue, limit, worker, lease, true).await
+}
+
+async fn claim_by(
+    session: &mut Session,
+    queue: &QueueName,
+    limit: i64,
+    worker: WorkerId,
+    lease: Duration,
+    limited: bool,
+) -> Result<Claim, Error> {
+    let sql = claim_sql(queue, limited);
     let query = sqlx::query_as(&sql)
         .bind(limit)
         .bind(worker)
@@ -136,10 +194,18 @@ pub async fn claim(
     let door = Door::of(queue);
     let rows: Result<Vec<Row>, Error> = session.fetch("claim_steps", query).await;
     let rows = door.close(session, rows, |rows| traffic(rows))?;
-    let Some(first) = rows.first() else { return Ok(Claim::default()) };
-    let (read, parked, withdrawn) = (first.read, count(first.parked), count(first.withdrawn));
-    let steps = rows.into_iter().filter_map(|row| row.claimed).collect();
-    Ok(Claim { steps, read: usize::try_from(read).unwrap_or(0), parked, withdrawn })
+    let mut rows = rows.into_iter();
+    let Some(first) = rows.next() else { return Ok(Claim::default()) };
+    Ok(Claim {
+        read: usize::try_from(first.read).unwrap_or(0),
+        parked: count(first.parked),
+        withdrawn: count(first.withdrawn),
+        is_limited: first.limited,
+        blocked: count(first.blocked),
+        scopes: first.scopes.into_iter().zip(first.scope_values).collect(),
+        contended: first.contended,
+        steps: first.claimed.into_iter().chain(rows.filter_map(|row| row.claimed)).collect(),
+    })
 }
 
 fn traffic(rows: &[Row]) -> Traffic {
@@ -158,32 +224,36 @@ fn count(rows: i64) -> u64 {
     u64::try_from(rows).unwrap_or(0)
 }
 
-fn claim_sql(queue: &QueueName) -> String {
+fn claim_sql(queue: &QueueName, limited: bool) -> String {
+    let parts = if limited { concurrency::limited(&queue.table()) } else { concurrency::unlimited() };
+    let concurrency::Parts { readable, before, allowed, after, counts, of_step } = parts;
     let (table, archive, uuid) = (queue.table(), queue.archive(), "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'");
     let (enqueued, in_progress, pending) = (CLAIM.from, CLAIM.to, WITHDRAW.to);
     debug_assert!(RECLAIM.from == in_progress && WITHDRAW.from == enqueued);
     format!(
         "-- claim_steps
          with visible as materialized (
-             select msg_id, read_ct, case when message->>'step_id' ~ {uuid} then (message->>'step_id')::uuid end as step_id
-               from {table} where vt <= clock_timestamp() order by vt limit $1 for update skip locked),
+             select msg_id, read_ct, vt, case when message->>'step_id' ~ {uuid} then (message->>'step_id')::uuid end as step_id
+               from {table} where vt <= clock_timestamp() {readable} order by vt limit $1 for update skip locked),
          seen as materialized (
-             select v.msg_id, v.read_ct, v.step_id, s.state as step_state, s.task_id, t.state as task_state,
+             select v.msg_id, v.read_ct, v.vt, v.step_id, s.state as step_state, s.task_id, t.state as task_state,
                     -- a second message of a step, or one that never was the lease of a step that runs, asks for nothing
                     row_number() over (partition by v.step_id order by v.read_ct desc, v.msg_id) > 1
                     or s.state = '{in_progress}' and v.read_ct = 0 as is_copy
                from visible v left join tasker.steps s on s.id = v.step_id left join tasker.tasks t on t.id = s.task_id),
+         {before}
          claimed as (
              update tasker.steps s
                 set state = '{in_progress}', attempt = s.attempt + 1, worker_id = $2, progress = null,
                     started_at = clock_timestamp(), reported_at = null
                from (select * from seen order by step_id) seen join tasker.tasks t on t.id = seen.task_id
               where s.id = seen.step_id and s.state = seen.step_state and not seen.is_copy
-                and (s.state = '{enqueued}' and seen.task_state = 'in_progress' or s.state = '{in_progress}')
+                and (s.state = '{enqueued}' and seen.task_state = 'in_progress' or s.state = '{in_progress}') {allowed}
              returning seen.msg_id, seen.read_ct, seen.step_state as from_state, s.id as step_id, s.name as step_name,
                        s.attempt, s.failures, s.max_attempts, s.timeout_ms, s.enqueued_at, s.started_at,
                        t.id as task_id, t.template_id, t.environment, t.name as task_name, t.priority,
                        t.correlation_id, t.traceparent, t.input),
+         {after}
          leased as (
              update {table} q
                 set vt = clock_timestamp() + make_interval(secs => least($3, c.timeout_ms / 1000.0 + $4)),
@@ -200,8 +270,9 @@ fn claim_sql(queue: &QueueName) -> String {
               where s.id = seen.step_id and s.state = '{enqueued}' and not seen.is_copy
              returning s.id as step_id, s.task_id, s.attempt, seen.msg_id),
          unreadable as (
-             insert into tasker.dead_letters (id, reason, queue, message, headers, detail, read_count)
-             select tasker.uuid_v7(), 'unreadable', $5, coalesce(q.message, 'null'), q.headers, 'the message has no step_id', q.read_ct
+             insert into tasker.dead_letters (id, reason, queue, namespace, message, headers, detail, read_count)
+             select tasker.uuid_v7(), 'unreadable', $5, (select name from tasker.namespaces where queue = $5),
+                    coalesce(q.message, 'null'), q.headers, 'the message has no step_id', q.read_ct
                from {table} q join seen on seen.msg_id = q.msg_id where seen.step_id is null),
          archived as (
              insert into {archive} (msg_id, read_ct, enqueued_at, vt, message, headers)
@@ -223,7 +294,7 @@ fn claim_sql(queue: &QueueName) -> String {
              select task_id, step_id, '{enqueued}', '{pending}', attempt, 'worker:' || $2, 'the task is paused' from withdrawn)
          select (select count(*) from visible) as read, (select count(*) from visible where read_ct > 0) as again,
                 (select count(*) from gone) as gone, (select count(*) from archived) as parked,
-                (select count(*) from withdrawn) as withdrawn, c.*, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
+                (select count(*) from withdrawn) as withdrawn, {counts}, c.*, {of_step}, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
                 coalesce(family.parent_attempts, '{{}}') as parent_attempts
            from (select) one left join claimed c on true
            left join lateral (
@@ -283,15 +354,15 @@ pub async fn extend(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// Moves the messages of leases that ran out to the front of their queue: they were read once, and must not wait
-/// behind what was enqueued since.
+/// Moves the messages of leases that ran out to the front of their queue, in their order: they were read once, and must
+/// not wait behind what was enqueued since.
 ///
 /// # Errors
 /// [`Error::Statement`].
 pub async fn hasten_expired(session: &mut Session, queue: &QueueName) -> Result<u64, Error> {
     let sql = format!(
         "-- hasten_expired_leases
-         update {table} q set vt = clock_timestamp() - interval '{first} seconds'
+         update {table} q set vt = vt - interval '{first} seconds'
           where q.msg_id = any (array (
                 select msg_id from {table}
                  where vt <= clock_timestamp() and vt > clock_timestamp() - interval '{fresh} seconds' and read_ct > 0
@@ -331,6 +402,7 @@ pub async fn release(
          freed as (
              update {table} q set vt = clock_timestamp() - interval '{first} seconds', read_ct = greatest(q.read_ct - 1, 0)
                from released r where q.msg_id = r.msg_id),
+         permits as (delete from tasker.permits p using released r where p.step_id = r.step_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
              select task_id, step_id, '{from}', '{to}', attempt, 'worker:' || $4, $5 from released)

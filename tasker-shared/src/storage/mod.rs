@@ -11,6 +11,7 @@ mod gate;
 mod leader;
 mod types;
 
+pub mod concurrency;
 pub mod dead_letters;
 pub mod history;
 pub mod leases;
@@ -20,6 +21,7 @@ pub mod repair;
 pub mod reports;
 pub mod retention;
 pub mod schema;
+pub mod stalls;
 pub mod steps;
 pub mod tasks;
 pub mod templates;
@@ -28,7 +30,7 @@ pub mod vitals;
 pub mod workers;
 
 pub use compiled::CompiledTemplates;
-pub use database::{Database, Options, Session};
+pub use database::{Database, Moved, Options, Passage, Session, Transaction};
 pub use error::Error;
 pub use gate::{Gate, Passed};
 pub use leader::{Duty, Leader};

@@ -4,10 +4,11 @@ use super::{Error, Session, reports::Counts};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId},
     name::Name,
-    step::StepState,
+    step::{Failure, StepState},
     task::TaskState,
 };
 use serde_json::Value;
+use sqlx::types::Json;
 
 /// A task whose row is locked.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -107,11 +108,14 @@ pub async fn move_steps(
              update tasker.steps s
                 set state = $4, retry_at = null, result = coalesce($5, s.result),
                     failures = case when $4 = 'enqueued' then 0 else s.failures end,
+                    stalls = case when $4 = 'enqueued' then 0 else s.stalls end,
+                    missing_since = case when $4 = 'enqueued' then null else s.missing_since end,
                     enqueued_at = case when $4 = 'enqueued' then clock_timestamp() else s.enqueued_at end,
                     finished_at = case when $6 then clock_timestamp() end
                from old where s.id = old.id
              returning s.id as step_id, s.task_id, s.name, s.attempt, old.state as from_state),
          timer as (delete from tasker.timers m using moved where m.kind = 'retry' and m.subject = moved.step_id),
+         permits as (delete from tasker.permits p using moved where p.step_id = moved.step_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
              select task_id, step_id, from_state, $4, attempt, $7, $8 from moved)
@@ -126,6 +130,15 @@ pub async fn move_steps(
     .bind(actor)
     .bind(reason);
     session.fetch("move_steps", query).await
+}
+
+/// Stores why a step fails.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn set_error(session: &mut Session, step: StepId, failure: &Failure) -> Result<(), Error> {
+    let query = sqlx::query("-- set_error\nupdate tasker.steps set error = $2, outcome = 'error' where id = $1");
+    session.execute("set_error", query.bind(step).bind(Json(failure))).await.map(drop)
 }
 
 /// Tells the dependents of a step that they need not wait for it any more.

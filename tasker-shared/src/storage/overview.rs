@@ -153,6 +153,7 @@ pub async fn detail(session: &mut Session, task: TaskId) -> Result<Option<TaskDe
         initiator: row.initiator,
         source_system: row.source_system,
         reason: row.reason,
+        dashboard_url: None,
         steps: steps.into_iter().map(step).collect(),
     }))
 }

@@ -86,12 +86,21 @@ pub async fn standing_still(session: &mut Session, older: Duration, limit: i64) 
     ids(session.fetch("find_tasks_standing_still", query).await?)
 }
 
+/// What was mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mended {
+    /// Messages that were sent and timers that were made.
+    pub all: u64,
+    /// Of them, the messages of steps that were enqueued or claimed.
+    pub steps: u64,
+}
+
 /// Sends the messages that the steps of a locked task lack, and makes the timers that they lack. A claimed step without
 /// a message is enqueued again.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: Duration) -> Result<u64, Error> {
+pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: Duration) -> Result<Mended, Error> {
     let queue = QueueName::of_namespace(namespace);
     let table = queue.table();
     let reports = format!(
@@ -125,7 +134,9 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
                 and not exists (select from {table} q where q.message->>'step_id' = s.id::text)
               order by s.id for update),
          requeued as (
-             update tasker.steps s set state = 'enqueued', enqueued_at = clock_timestamp() from lost where s.id = lost.id),
+             update tasker.steps s set state = 'enqueued', enqueued_at = clock_timestamp(), stalls = s.stalls + 1 from lost where s.id = lost.id),
+         permits as (delete from tasker.permits p using lost where p.step_id = lost.id),
+         waits as (delete from tasker.permit_waits w using lost where w.step_id = lost.id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
              select task_id, id, state, 'enqueued', attempt, 'orchestration', 'its message was lost'
@@ -144,6 +155,7 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
                                  where d.task_id = t.id and d.queue = '{TASK_REQUESTS}' and d.resolved_at is null)"
     );
     let seconds = older.as_secs_f64();
+    let began = std::time::SystemTime::now();
     let reports = session.execute("mend_reports", sqlx::query(&reports).bind(task).bind(seconds)).await?;
     let timers = session.execute("mend_timers", sqlx::query(&timers).bind(task)).await?;
     let steps = session.execute("mend_doorbells", sqlx::query(&steps).bind(task).bind(seconds)).await?;
@@ -151,9 +163,9 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
     let queues: [(Label, u64); 3] =
         [(STEP_RESULTS.into(), reports), ((&queue).into(), steps), (TASK_REQUESTS.into(), requests)];
     for (queue, sent) in queues {
-        session.passed(queue, Traffic { sent, ..Traffic::default() });
+        session.passed(queue, Traffic { sent, ..Traffic::default() }, began);
     }
-    Ok(reports + timers + steps + requests)
+    Ok(Mended { all: reports + timers + steps + requests, steps })
 }
 
 fn ids(rows: Vec<(TaskId,)>) -> Result<Vec<TaskId>, Error> {

@@ -14,6 +14,7 @@ use crate::{
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::types::Json;
+use std::time::Duration;
 
 const REPORT: Edge = Edge::of(StepState::InProgress, StepEvent::Report);
 const COMPLETE: Edge = Edge::of(StepState::Reported, StepEvent::Complete);
@@ -92,9 +93,26 @@ pub async fn store(
         .bind(worker);
     let door = Door::of(STEP_RESULTS);
     let rows: Result<Vec<(StepId,)>, Error> = session.fetch("report_steps", query).await;
+    let began = door.began();
     let rows = door.close(session, rows, |rows| Traffic { sent: rows.len() as u64, ..Traffic::default() })?;
-    session.passed(queue.into(), Traffic { deleted: rows.len() as u64, ..Traffic::default() });
+    session.passed(queue.into(), Traffic { deleted: rows.len() as u64, ..Traffic::default() }, began);
     Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Makes a transaction fit for statements of users: planned as PostgreSQL does by itself, and ended by the server when
+/// they take longer than `limit` or the process stands still in between.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn open_to_writes(session: &mut Session, limit: Duration) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- open_to_writes
+         select set_config('plan_cache_mode', 'auto', true), set_config('enable_seqscan', 'on', true),
+                set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true),
+                set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)",
+    );
+    let milliseconds = limit.as_millis().clamp(1, i32::MAX as u128).to_string();
+    session.execute("open_to_writes", query.bind(milliseconds)).await.map(drop)
 }
 
 /// A reported step that was taken from the queue of results; its task's row is locked.
@@ -108,6 +126,8 @@ pub struct Reported {
     pub attempt: i32,
     /// How often it failed before.
     pub failures: i32,
+    /// Since when every worker that claimed it lacked its handler.
+    pub missing_since: Option<DateTime<Utc>>,
     /// How the run ended.
     pub outcome: ResultType,
     /// How it failed.
@@ -149,7 +169,8 @@ pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Res
          with popped as (select distinct * from unnest($1::uuid[], $2::uuid[], $3::integer[]) p (step_id, task_id, attempt)),
          locked as materialized (
              select t.* from tasker.tasks t where t.id in (select task_id from popped) order by t.id for no key update)
-         select s.id as step_id, s.name as step_name, s.attempt, s.failures, s.outcome, s.error, s.started_at, s.reported_at,
+         select s.id as step_id, s.name as step_name, s.attempt, s.failures, s.missing_since, s.outcome, s.error,
+                s.started_at, s.reported_at,
                 s.worker_id, t.id as task_id, t.template_id, t.environment, t.namespace, t.name as task_name,
                 t.state as task_state, t.priority, t.correlation_id, t.traceparent
            from popped p join locked t on t.id = p.task_id
@@ -225,12 +246,13 @@ struct AdvancedRow {
 pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> Result<Advanced, Error> {
     let sql = format!(
         "-- advance_steps
-         with verdict as (select * from unnest($1::uuid[], $2::text[], $3::double precision[]) v (step_id, to_state, delay)),
+         with verdict as (select * from unnest($1::uuid[], $2::text[], $3::double precision[], $4::boolean[]) v (step_id, to_state, delay, missing)),
          applied as (
              update tasker.steps s
                 set state = v.to_state,
                     failures = s.failures
-                        + case when v.to_state = '{complete}' or (s.error->>'not_tried')::boolean then 0 else 1 end,
+                        + case when v.to_state = '{complete}' or v.missing or (s.error->>'not_tried')::boolean then 0 else 1 end,
+                    missing_since = case when v.missing then coalesce(s.missing_since, s.reported_at) end,
                     retry_at = case when v.to_state = '{waiting}' then clock_timestamp() + make_interval(secs => v.delay) end,
                     finished_at = case when v.to_state <> '{waiting}' then clock_timestamp() end
                from verdict v where s.id = v.step_id and s.state = '{reported}'
@@ -281,17 +303,18 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
     );
     let to_state = |verdict: &Verdict| match verdict {
         Verdict::Complete => COMPLETE.to,
-        Verdict::Retry(_) => RETRY.to,
+        Verdict::Retry(_) | Verdict::Miss(_) => RETRY.to,
         Verdict::Fail { .. } => FAIL.to,
     };
     let delay = |verdict: &Verdict| match verdict {
-        Verdict::Retry(delay) => delay.as_secs_f64(),
+        Verdict::Retry(delay) | Verdict::Miss(delay) => delay.as_secs_f64(),
         _ => 0.0,
     };
     let query = sqlx::query_as(&sql)
         .bind(verdicts.iter().map(|v| v.0).collect::<Vec<_>>())
         .bind(verdicts.iter().map(|v| to_state(&v.1).as_str()).collect::<Vec<_>>())
-        .bind(verdicts.iter().map(|v| delay(&v.1)).collect::<Vec<_>>());
+        .bind(verdicts.iter().map(|v| delay(&v.1)).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| matches!(v.1, Verdict::Miss(_))).collect::<Vec<_>>());
     let mut advanced = Advanced::default();
     for row in session.fetch::<AdvancedRow>("advance_steps", query).await? {
         match (row.step_id, row.name) {

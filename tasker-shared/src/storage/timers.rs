@@ -22,6 +22,8 @@ pub struct Due {
     pub subject: Uuid,
     /// The task.
     pub task_id: TaskId,
+    /// Of the task.
+    pub namespace: Name,
     /// Where the task stands.
     pub task_state: TaskState,
 }
@@ -34,13 +36,13 @@ pub async fn take_due(session: &mut Session, limit: i64) -> Result<Vec<Due>, Err
     let query = sqlx::query_as(
         "-- take_due_timers
          with locked as materialized (
-             select t.id, t.state from tasker.tasks t
+             select t.id, t.state, t.namespace from tasker.tasks t
               where t.id in (select task_id from tasker.timers where due_at <= clock_timestamp() order by due_at limit $1)
               order by t.id for no key update skip locked),
          due as (
              delete from tasker.timers m using locked l
               where m.task_id = l.id and m.due_at <= clock_timestamp()
-             returning m.kind, m.subject, m.task_id, l.state as task_state)
+             returning m.kind, m.subject, m.task_id, l.namespace, l.state as task_state)
          select * from due",
     );
     session.fetch("take_due_timers", query.bind(limit)).await

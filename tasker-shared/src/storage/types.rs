@@ -3,7 +3,7 @@
 use crate::{
     id::{CorrelationId, DeadLetterId, StepId, TaskId, TemplateId, WorkerId},
     name::Name,
-    step::{ResultType, StepState},
+    step::{DeadLetterReason, Resolution, ResultType, StepState},
     task::{IdentityStrategy, TaskState},
 };
 use sqlx::{
@@ -75,4 +75,4 @@ macro_rules! words {
 }
 
 ids!(CorrelationId, DeadLetterId, StepId, TaskId, TemplateId, WorkerId);
-words!(IdentityStrategy, Name, ResultType, StepState, TaskState);
+words!(DeadLetterReason, IdentityStrategy, Name, Resolution, ResultType, StepState, TaskState);

@@ -43,6 +43,17 @@ pub fn trace_id(correlation: CorrelationId) -> TraceId {
     TraceId::from_bytes(*correlation.0.as_bytes())
 }
 
+/// The correlation id of a trace.
+pub(super) fn correlation_id(trace: TraceId) -> CorrelationId {
+    CorrelationId(Uuid::from_bytes(trace.to_bytes()))
+}
+
+/// The id of the `number`th span below `parent`; never zero.
+pub(super) fn child_id(parent: SpanId, number: u64) -> SpanId {
+    let mixed = mix(u64::from_be_bytes(parent.to_bytes()) ^ mix(u64::MAX - number));
+    SpanId::from_bytes(mixed.max(1).to_be_bytes())
+}
+
 /// A W3C `traceparent`: the trace, the caller's span, and whether the caller keeps the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {

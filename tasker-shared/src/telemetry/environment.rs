@@ -4,6 +4,7 @@ use super::{
     Error,
     sampler::Sampler,
     settings::{Compression, Protocol, Settings},
+    tail::Rates,
 };
 use crate::metrics::Signal;
 use opentelemetry::KeyValue;
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     pub(super) not_exported: Option<&'static str>,
     pub(super) resource: Resource,
     pub(super) sampler: Sampler,
+    /// Which traces are kept late, if any are.
+    pub(super) tail: Option<Rates>,
     pub(super) interval: Duration,
     pub(super) metrics: Option<Target>,
     pub(super) traces: Option<Target>,
@@ -101,12 +104,14 @@ pub(super) fn plan(
     };
     let target = |signal| if not_exported.is_none() { target(settings, signal, environment) } else { Ok(None) };
     let interval = environment.parsed("OTEL_METRIC_EXPORT_INTERVAL", "a number of milliseconds")?;
+    let sampler = sampler(settings, environment)?;
     let logs_wanted = settings.logs.otlp || environment.text("OTEL_LOGS_EXPORTER").as_deref() == Some("otlp");
     Ok(Plan {
         disabled,
         not_exported,
         resource: resource(settings, service, version, environment),
-        sampler: sampler(settings, environment)?,
+        sampler,
+        tail: tail(settings, environment)?,
         interval: Duration::from_millis(interval.unwrap_or(settings.opentelemetry.export_interval_ms).max(1)),
         metrics: target(Signal::Metrics)?,
         traces: target(Signal::Traces)?,
@@ -199,6 +204,18 @@ fn sampler(settings: &Settings, environment: &Environment<'_>) -> Result<Sampler
         }
     };
     Ok(Sampler::new(ratio, follows_caller))
+}
+
+/// `always_off` means always.
+fn tail(settings: &Settings, environment: &Environment<'_>) -> Result<Option<Rates>, Error> {
+    let rates = [settings.failed_sample_rate, settings.slow_sample_rate];
+    if let Some(rate) = rates.into_iter().find(|rate| !(0.0..=1.0).contains(rate)) {
+        return Err(Error::SampleRate(rate));
+    }
+    let off = environment.text("OTEL_TRACES_SAMPLER").is_some_and(|sampler| sampler.ends_with("always_off"));
+    let [failed, slow] = rates.map(|rate| Sampler::new(rate, false));
+    let slow_after = Duration::from_millis(settings.slow_after_ms);
+    Ok((!off && rates.iter().any(|rate| *rate > 0.0)).then_some(Rates { failed, slow, slow_after }))
 }
 
 fn resource(settings: &Settings, service: &str, version: &str, environment: &Environment<'_>) -> Resource {
@@ -333,6 +350,16 @@ mod tests {
         };
         assert_eq!(sampler("always_off", ""), Sampler::new(0.0, false));
         assert_eq!(sampler("parentbased_traceidratio", "0.25"), Sampler::new(0.25, true));
+    }
+
+    #[test]
+    fn what_is_kept_late_is_configured_and_always_off_means_always() {
+        let settings = Settings { failed_sample_rate: 1.0, sample_rate: 0.1, ..Settings::default() };
+        let tail = |sampler| planned(&settings, &[("OTEL_TRACES_SAMPLER", sampler)]).unwrap().tail;
+        assert!(tail("").is_some_and(|rates| rates.failed == Sampler::new(1.0, false)));
+        assert!(tail("traceidratio").is_some());
+        assert!(tail("parentbased_always_off").is_none());
+        assert!(planned(&Settings::default(), &[]).unwrap().tail.is_none());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The page for a scrape: Prometheus text or OpenMetrics, without correlation ids.
 //!
-//! Exemplars, which OpenMetrics has room for, lead from a bucket to the trace of a task that fell into it.
+//! What is declared and has not been measured yet is there by its name alone, so that a reader can tell it from what this
+//! program does not know. Exemplars, which OpenMetrics has room for, lead from a bucket to the trace of a task that fell into it.
 
 use super::store::{Exemplar, Family, Labels, Number, Shape, Total, Value};
-use crate::metrics::spec::{prometheus_name, unit_word};
+use crate::metrics::{
+    CATALOG, Kind, Spec,
+    spec::{SCOPE_NAME, prometheus_name, unit_word},
+};
 use opentelemetry_proto::tonic::{common::v1::any_value, resource::v1::Resource};
 use std::fmt::Write;
 
@@ -45,6 +49,8 @@ pub(super) fn page(families: &[Family], resource: &Resource, format: Format) -> 
     named.sort_by(|a, b| a.0.cmp(&b.0));
     named.dedup_by(|a, b| a.0 == b.0);
     named.iter().for_each(|(name, family)| page.family(name, family));
+    let silent = |spec: &&Spec| !named.iter().any(|(_, family)| family.name == spec.name && !family.is_empty());
+    CATALOG.iter().filter(silent).for_each(|spec| page.silent(spec));
     if format == Format::OpenMetrics {
         page.text.push_str("# EOF\n");
     }
@@ -80,19 +86,19 @@ impl Page {
     }
 
     fn family(&mut self, name: &str, family: &Family) {
-        if family.totals.is_empty() && family.current.is_empty() {
+        if family.is_empty() {
             return;
         }
-        self.head(name, family);
+        self.head(name, family.shape, &family.help, &family.unit);
         for total in &family.totals {
             match &total.value {
-                Value::Int(value) => self.counter(name, total, format_args!("{value}")),
-                Value::Float(value) => self.counter(name, total, format_args!("{}", number(*value))),
+                Value::Int(value) => self.counter(name, family, total, format_args!("{value}")),
+                Value::Float(value) => self.counter(name, family, total, format_args!("{}", number(*value))),
                 Value::Histogram(_) => self.histogram(name, family, total),
             }
         }
         for (labels, value) in &family.current {
-            let labels = braces(&written(labels), None);
+            let labels = braces(&written(labels, family), None);
             match value {
                 Number::Int(value) => self.line(format_args!("{name}{labels} {value}")),
                 Number::Float(value) => self.line(format_args!("{name}{labels} {}", number(*value))),
@@ -100,29 +106,38 @@ impl Page {
         }
     }
 
-    fn head(&mut self, name: &str, family: &Family) {
-        let kind = match family.shape {
+    fn silent(&mut self, spec: &Spec) {
+        let shape = match spec.kind {
+            Kind::Counter => Shape::Counter,
+            Kind::Histogram => Shape::Histogram,
+            Kind::Gauge | Kind::UpDownCounter => Shape::Gauge,
+        };
+        self.head(&spec.prometheus_name(), shape, spec.help, spec.unit);
+    }
+
+    fn head(&mut self, name: &str, shape: Shape, help: &str, unit: &str) {
+        let kind = match shape {
             Shape::Counter => "counter",
             Shape::Gauge | Shape::UpDownCounter => "gauge",
             Shape::Histogram => "histogram",
         };
-        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         let name = match self.format {
             Format::Prometheus => name,
-            Format::OpenMetrics => base(name, family.shape),
+            Format::OpenMetrics => base(name, shape),
         };
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
         if self.format == Format::OpenMetrics
-            && let Some(word) = unit_word(&family.unit)
+            && let Some(word) = unit_word(unit)
             && name.ends_with(word)
         {
             self.line(format_args!("# UNIT {name} {word}"));
         }
     }
 
-    fn counter(&mut self, name: &str, total: &Total, value: std::fmt::Arguments<'_>) {
-        let labels = braces(&written(&total.labels), None);
+    fn counter(&mut self, name: &str, family: &Family, total: &Total, value: std::fmt::Arguments<'_>) {
+        let labels = braces(&written(&total.labels, family), None);
         let exemplar = self.exemplar(total.exemplars.first());
         self.line(format_args!("{name}{labels} {value}{exemplar}"));
         self.created(base(name, Shape::Counter), &labels, total.created);
@@ -130,7 +145,7 @@ impl Page {
 
     fn histogram(&mut self, name: &str, family: &Family, total: &Total) {
         let Value::Histogram(held) = &total.value else { return };
-        let labels = written(&total.labels);
+        let labels = written(&total.labels, family);
         let mut below = 0;
         for (index, count) in held.buckets.iter().enumerate() {
             below += count;
@@ -167,8 +182,11 @@ fn base(name: &str, shape: Shape) -> &str {
     if shape == Shape::Counter { name.strip_suffix("_total").unwrap_or(name) } else { name }
 }
 
-fn written(labels: &Labels) -> Vec<String> {
-    labels.iter().map(|attribute| label(attribute.key.as_str(), &attribute.value.as_str())).collect()
+/// The labels, and the meter where it is not that of the catalogue.
+fn written(labels: &Labels, family: &Family) -> Vec<String> {
+    let meter = family.meter.iter().map(|meter| label(SCOPE_NAME, meter));
+    let labels = labels.iter().map(|attribute| label(attribute.key.as_str(), &attribute.value.as_str()));
+    labels.chain(meter).collect()
 }
 
 fn label(key: &str, value: &str) -> String {

@@ -6,11 +6,12 @@ use super::{
     scope::{Run, Scope},
     settings::{Format, Logs},
     spans::{Chunk, chunk_of},
+    tail::Tail,
 };
 use opentelemetry::{
     Context, InstrumentationScope,
     logs::LogRecord as _,
-    trace::{TraceContextExt, TracerProvider as _},
+    trace::{SpanContext, Status, TraceContextExt, TraceFlags, TracerProvider as _},
 };
 use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
 use opentelemetry_sdk::{
@@ -179,17 +180,21 @@ impl tracing::field::Visit for Fields<'_> {
 
 /// Puts live spans that have ended beside the spans of the stations.
 #[derive(Debug)]
-pub(super) struct Spans(pub(super) Arc<Outbox<Chunk>>);
+pub(super) struct Spans(pub(super) Arc<Outbox<Chunk>>, pub(super) Option<Arc<Tail>>);
 
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
+        let scope = span.instrumentation_scope.name().to_owned();
         if span.span_context.is_sampled() {
-            let scope = span.instrumentation_scope.name().to_owned();
             let chunk = chunk_of(&scope, span.into());
             let weight = chunk.len();
             self.0.put(chunk, weight);
+        } else if let Some(tail) = &self.1 {
+            let (trace, failed) = (span.span_context.trace_id(), matches!(span.status, Status::Error { .. }));
+            span.span_context = sampled(&span.span_context);
+            tail.put(trace, chunk_of(&scope, span.into()), failed);
         }
     }
 
@@ -200,6 +205,11 @@ impl SpanProcessor for Spans {
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
+}
+
+fn sampled(context: &SpanContext) -> SpanContext {
+    let flags = context.trace_flags() | TraceFlags::SAMPLED;
+    SpanContext::new(context.trace_id(), context.span_id(), flags, context.is_remote(), context.trace_state().clone())
 }
 
 /// Puts log records into the outbox.

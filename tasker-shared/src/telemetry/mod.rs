@@ -17,9 +17,11 @@ pub mod sampler;
 mod scope;
 mod spans;
 mod store;
+mod tail;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod transaction;
 mod transport;
 mod zeros;
 
@@ -33,6 +35,7 @@ pub use settings::Settings;
 pub use crate::config::telemetry as settings;
 pub use spans::{About, Attribute, Span, Spans};
 pub use trace::{Trace, Tracing};
+pub use transaction::transaction_id;
 
 use crate::metrics::Metrics;
 use environment::{Environment, Plan, Target};
@@ -43,6 +46,7 @@ use recorder::Recorder;
 use settings::Correlation;
 use std::{sync::Arc, time::Duration};
 use store::Bounds;
+use tail::Tail;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use transport::Transport;
@@ -143,9 +147,11 @@ impl Telemetry {
         }
         if let Some(target) = plan.traces {
             let outbox = Outbox::new(SPANS.bound, SPANS.wake_at);
-            telemetry.tracing = Tracing::new(plan.sampler, Arc::clone(&outbox));
-            let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(plan.sampler);
-            telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox))).build());
+            let tail = plan.tail.map(|rates| Arc::new(Tail::new(rates, Arc::clone(&outbox))));
+            telemetry.tracing = Tracing::new(plan.sampler, Arc::clone(&outbox), tail.clone());
+            let sampler = plan.sampler.waiting(tail.is_some());
+            let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(sampler);
+            telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox), tail)).build());
             let (watch, sink) = (watch(&target), otlp::SpanSink::new(target, &plan.resource)?);
             let stop = telemetry.stop.clone();
             telemetry.exports.spawn(export::items(outbox, sink, watch, SPANS.request, delay, stop));

@@ -10,7 +10,7 @@ use super::{
     trace::nanos,
     zeros,
 };
-use crate::metrics::{CATALOG, Journal, Metrics, journal::Entry};
+use crate::metrics::{CATALOG, Journal, Metrics, journal::Entry, spec::METER};
 use opentelemetry::{InstrumentationScope, metrics::MeterProvider as _};
 use opentelemetry_proto::tonic::resource::v1::Resource as WrittenResource;
 use opentelemetry_sdk::{
@@ -34,7 +34,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// After how many measurements of single tasks the journal is emptied at once.
 const NOTED: usize = 10_000;
 /// The scope of the catalogue.
-const SCOPE: &str = "tasker";
+const SCOPE: &str = METER;
 
 /// Everything that is measured in this process.
 #[derive(Debug)]

@@ -14,13 +14,19 @@ use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 pub struct Sampler {
     threshold: u64,
     follows_caller: bool,
+    waits: bool,
 }
 
 impl Sampler {
     /// Keeps `ratio` of the traces, from 0 to 1. With `follows_caller` a caller that has decided wins.
     pub fn new(ratio: f64, follows_caller: bool) -> Self {
         let threshold = if ratio >= 1.0 { u64::MAX } else { (ratio.max(0.0) * u64::MAX as f64) as u64 };
-        Self { threshold, follows_caller }
+        Self { threshold, follows_caller, waits: false }
+    }
+
+    /// The same for live spans, which are recorded in any case when it may be decided late that they are kept.
+    pub(super) fn waiting(self, waits: bool) -> Self {
+        Self { waits, ..self }
     }
 
     /// Whether the trace is kept. `caller` is what the caller decided, where there was one.
@@ -48,7 +54,11 @@ impl ShouldSample for Sampler {
             None => self.keeps(trace, None),
         };
         SamplingResult {
-            decision: if keeps { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop },
+            decision: match keeps {
+                true => SamplingDecision::RecordAndSample,
+                false if self.waits => SamplingDecision::RecordOnly,
+                false => SamplingDecision::Drop,
+            },
             attributes: Vec::new(),
             trace_state: parent.map_or_else(TraceState::default, |parent| parent.trace_state().clone()),
         }

@@ -7,9 +7,10 @@ use super::{
     context::trace_id,
     outbox::Outbox,
     sampler::Sampler,
+    tail::Tail,
     trace::{Trace, nanos},
 };
-use crate::id::CorrelationId;
+use crate::{id::CorrelationId, metrics::spec::METER};
 use opentelemetry::trace::{SpanId, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::{Span as WrittenSpan, span::SpanKind as WrittenKind};
 use prost::{
@@ -61,6 +62,7 @@ pub enum Attribute<'a> {
 pub struct About<'a> {
     bytes: &'a mut Vec<u8>,
     end: u64,
+    failed: bool,
 }
 
 impl About<'_> {
@@ -97,6 +99,7 @@ impl About<'_> {
 
     /// Marks the span as failed, and says why: as its status and as an `exception` event.
     pub fn error(&mut self, message: &str) -> &mut Self {
+        self.failed = true;
         let message = start_of(message, MAX_ERROR_BYTES);
         let exception = ("exception.message", Attribute::Text(message));
         open(self.bytes, 11, 9 + field_len("exception".len()) + field_len(attribute_len(exception.0, exception.1)));
@@ -114,29 +117,39 @@ impl About<'_> {
 /// Spans of one scope, as the bytes of a field `scope_spans` of `ResourceSpans`.
 pub(super) type Chunk = Vec<u8>;
 
+/// Which traces are kept, where their spans wait, and where those wait that may be kept late.
+type To<'a> = (Sampler, &'a Arc<Outbox<Chunk>>, Option<&'a Arc<Tail>>);
+
 /// Spans of one batch of work; sent on when it is dropped.
 #[derive(Debug)]
 pub struct Spans<'a> {
-    to: Option<(Sampler, &'a Arc<Outbox<Chunk>>)>,
+    to: Option<To<'a>>,
     written: Vec<u8>,
     scratch: Vec<u8>,
 }
 
 impl<'a> Spans<'a> {
-    pub(super) const fn new(to: Option<(Sampler, &'a Arc<Outbox<Chunk>>)>) -> Self {
+    pub(super) const fn new(to: Option<To<'a>>) -> Self {
         Self { to, written: Vec::new(), scratch: Vec::new() }
     }
 
-    /// Writes a span if its trace is kept; `about` is not called otherwise.
+    /// Writes a span if its trace is kept or may be late; `about` is not called otherwise.
     pub fn record(&mut self, trace: impl Into<Trace>, span: Span, about: impl FnOnce(&mut About<'_>)) {
         let trace = trace.into();
-        let Some((sampler, _)) = self.to else { return };
-        if !sampler.keeps(trace_id(trace.correlation_id), trace.caller_sampled) {
+        let Some((sampler, _, tail)) = self.to else { return };
+        let id = trace_id(trace.correlation_id);
+        let kept = sampler.keeps(id, trace.caller_sampled);
+        if !kept && tail.is_none() {
             return;
         }
         self.scratch.clear();
         self.scratch.reserve(TYPICAL);
-        write(&mut self.scratch, trace.correlation_id, &span, about);
+        let failed = write(&mut self.scratch, trace.correlation_id, &span, about);
+        if let Some(tail) = tail.filter(|_| !kept) {
+            let mut written = Vec::with_capacity(self.scratch.len() + 4);
+            data(&mut written, 2, &self.scratch);
+            return tail.put(id, chunk(METER, &written), failed);
+        }
         open(&mut self.written, 2, self.scratch.len());
         self.written.extend_from_slice(&self.scratch);
         if self.written.len() >= CHUNK {
@@ -145,10 +158,10 @@ impl<'a> Spans<'a> {
     }
 
     fn send(&mut self) {
-        if let Some((_, outbox)) = self.to
+        if let Some((_, outbox, _)) = self.to
             && !self.written.is_empty()
         {
-            let chunk = chunk("tasker", &self.written);
+            let chunk = chunk(METER, &self.written);
             self.written.clear();
             let weight = chunk.len();
             outbox.put(chunk, weight);
@@ -192,7 +205,8 @@ fn chunk(scope: &str, spans: &[u8]) -> Chunk {
     chunk
 }
 
-fn write(bytes: &mut Vec<u8>, trace: CorrelationId, span: &Span, about: impl FnOnce(&mut About<'_>)) {
+/// Writes a span; answers with whether it failed.
+fn write(bytes: &mut Vec<u8>, trace: CorrelationId, span: &Span, about: impl FnOnce(&mut About<'_>)) -> bool {
     let start = nanos(span.start);
     let end = nanos(span.end).max(start);
     data(bytes, 1, trace.0.as_bytes());
@@ -206,7 +220,9 @@ fn write(bytes: &mut Vec<u8>, trace: CorrelationId, span: &Span, about: impl FnO
     fixed64(bytes, 7, start);
     fixed64(bytes, 8, end);
     fixed32(bytes, 16, FLAGS);
-    about(&mut About { bytes, end });
+    let mut more = About { bytes, end, failed: false };
+    about(&mut more);
+    more.failed
 }
 
 fn attribute(bytes: &mut Vec<u8>, tag: u32, key: &str, value: Attribute<'_>) {
@@ -299,7 +315,7 @@ mod tests {
 
     fn read(write: impl FnOnce(&mut Spans<'_>)) -> Vec<WrittenSpan> {
         let outbox = Outbox::new(1 << 20, 1 << 20);
-        let mut spans = Spans::new(Some((Sampler::new(1.0, true), &outbox)));
+        let mut spans = Spans::new(Some((Sampler::new(1.0, true), &outbox, None)));
         write(&mut spans);
         drop(spans);
         let resource = Resource::default().encode_to_vec();
@@ -357,7 +373,7 @@ mod tests {
     #[test]
     fn a_trace_that_is_not_kept_writes_nothing() {
         let outbox = Outbox::new(1 << 20, 1 << 20);
-        let mut spans = Spans::new(Some((Sampler::new(0.0, true), &outbox)));
+        let mut spans = Spans::new(Some((Sampler::new(0.0, true), &outbox, None)));
         spans.record(CorrelationId::generate(), execute(StepId::generate()), |_| panic!("the trace is not kept"));
         drop(spans);
         assert!(outbox.take(1 << 20).is_empty());

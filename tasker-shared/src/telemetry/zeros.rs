@@ -4,7 +4,7 @@
 use crate::{
     metrics::{Label, Metrics, Pruned, labels},
     queue::{STEP_RESULTS, TASK_REQUESTS},
-    step::Edge,
+    step::{DeadLetterReason, Edge},
     task::state::TaskState,
 };
 use std::collections::BTreeSet;
@@ -13,8 +13,13 @@ use std::collections::BTreeSet;
 pub(super) fn begin(metrics: &Metrics) {
     metrics.worker_heartbeat_failures.add(0, ());
     metrics.telemetry_overflow.add(0, ());
-    for reason in ["unreadable", "poison"] {
+    for channel in crate::runtime::NOTIFICATIONS {
+        metrics.notifications_sent.add(0, labels::Notification { channel });
+        metrics.notifications_failed.add(0, labels::Notification { channel });
+    }
+    for reason in DeadLetterReason::ALL.iter().copied() {
         metrics.dlq_messages.add(0, labels::DeadLetter { reason });
+        metrics.dlq_redrives.add(0, labels::DeadLetter { reason });
     }
     for kind in Pruned::ALL {
         metrics.retention_pruned.add(0, labels::PrunedKind { kind: *kind });

@@ -19,7 +19,7 @@ mod write;
 pub use checksum::{canonical_json, checksum};
 pub use compiled::Compiled;
 pub use dag::Dag;
-pub use model::{Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template};
+pub use model::{Concurrency, Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template};
 pub use parse::{DEFAULT_VERSION, parse, parse_with};
 pub use problem::{Invalid, Problem, nearest};
 pub use schema::{SchemaViolation, Violation};

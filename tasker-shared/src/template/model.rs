@@ -61,6 +61,37 @@ pub struct Lifecycle {
     /// The longest time from submission to the end; the task fails when it is over. Stored as `max_duration_ms`.
     #[serde(rename = "max_duration_ms", default, with = "optional_milliseconds")]
     pub max_duration: Option<Duration>,
+    /// The longest time that a step may wait on its queue; it fails for good when it is over. Stored as `max_queued_ms`.
+    #[serde(
+        rename = "max_queued_ms",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_milliseconds"
+    )]
+    pub max_queued: Option<Duration>,
+    /// The longest time that a step may wait for a retry; one that would wait longer fails for good. Stored as
+    /// `max_retry_wait_ms`.
+    #[serde(
+        rename = "max_retry_wait_ms",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_milliseconds"
+    )]
+    pub max_retry_wait: Option<Duration>,
+    /// How many retries all steps of a task may have together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+}
+
+/// How many steps may run at once, across all workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// The limit, from 1.
+    pub limit: u32,
+    /// What shares it: a word, or `input.` and a path into the task's input, where each value has the limit for itself.
+    /// Without one, it is the step's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// One step of a template.
@@ -81,6 +112,9 @@ pub struct StepTemplate {
     pub timeout: Duration,
     /// JSON Schema that the result must fulfil.
     pub result_schema: Option<Value>,
+    /// How many may run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 /// What runs a step.

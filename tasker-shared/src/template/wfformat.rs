@@ -144,6 +144,7 @@ fn step(task: &Task<'_>, name: Name, dependencies: Vec<Name>, seconds: f64) -> R
         retry: RetryPolicy::default(),
         timeout: Duration::from_secs(timeout as u64),
         result_schema: None,
+        concurrency: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! A template as a file for people, such that reading it gives the same template.
 
-use super::{StepOverride, StepTemplate, Template};
+use super::{Lifecycle, StepOverride, StepTemplate, Template};
 use crate::step::RetryPolicy;
 use serde_json::{Map, Value, json};
 use std::{fmt::Write, time::Duration};
@@ -17,9 +17,10 @@ pub fn to_yaml(template: &Template) -> String {
         entries.push(("metadata", Value::Object(template.metadata.clone())));
     }
     entries.push(("identity_strategy", json!(template.identity_strategy)));
-    entries.extend(
-        template.lifecycle.max_duration.map(|limit| ("lifecycle", json!({"max_duration_seconds": seconds(limit)}))),
-    );
+    let lifecycle = lifecycle(&template.lifecycle);
+    if !lifecycle.is_empty() {
+        entries.push(("lifecycle", Value::Object(lifecycle)));
+    }
     entries.extend(template.input_schema.as_ref().map(|schema| ("input_schema", schema.clone())));
     let mut yaml = String::new();
     mapping(&mut yaml, 0, &entries);
@@ -41,6 +42,17 @@ pub fn to_yaml(template: &Template) -> String {
 
 type Entries = Vec<(&'static str, Value)>;
 
+fn lifecycle(limits: &Lifecycle) -> Map<String, Value> {
+    let durations = [
+        ("max_duration_seconds", limits.max_duration),
+        ("max_queued_seconds", limits.max_queued),
+        ("max_retry_wait_seconds", limits.max_retry_wait),
+    ];
+    let durations = durations.into_iter().filter_map(|(key, limit)| Some((key.to_owned(), seconds(limit?))));
+    let retries = limits.max_retries.map(|limit| ("max_retries".to_owned(), json!(limit)));
+    durations.chain(retries).collect()
+}
+
 fn step(step: &StepTemplate) -> Entries {
     let mut entries = vec![("name", json!(step.name))];
     entries.extend(step.description.as_ref().map(|text| ("description", json!(text))));
@@ -58,6 +70,7 @@ fn step(step: &StepTemplate) -> Entries {
     }
     entries.push(("timeout_seconds", seconds(step.timeout)));
     entries.extend(step.result_schema.as_ref().map(|schema| ("result_schema", schema.clone())));
+    entries.extend(step.concurrency.as_ref().map(|limit| ("concurrency", json!(limit))));
     entries
 }
 

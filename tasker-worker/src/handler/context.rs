@@ -1,6 +1,6 @@
 //! What a handler knows about its step, and what it can tell the worker while it runs.
 
-use super::HandlerError;
+use super::{HandlerError, writes::Writes};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::{
@@ -86,6 +86,7 @@ struct Shared {
     cancel_reason: OnceLock<Cow<'static, str>>,
     progress: Mutex<Option<Progress>>,
     usage: Mutex<Option<Usage>>,
+    writes: Mutex<Writes>,
     scope: Scope,
 }
 
@@ -107,6 +108,7 @@ impl StepContext {
             cancel_reason: OnceLock::new(),
             progress: Mutex::default(),
             usage: Mutex::default(),
+            writes: Mutex::default(),
             scope,
         }))
     }
@@ -226,6 +228,10 @@ impl StepContext {
     /// What the run of a program took, if the handler ran one.
     pub fn usage(&self) -> Option<Usage> {
         *lock(&self.0.usage)
+    }
+
+    pub(super) fn writes(&self) -> MutexGuard<'_, Writes> {
+        lock(&self.0.writes)
     }
 
     /// The scope of this run, for work on other tasks and threads: what is traced and logged in it belongs to the step.

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! A handler runs at least once for each step: it runs again after a failure, and after a worker died. What it
-//! does elsewhere is made safe to repeat with [`StepContext::idempotency_key`].
+//! does elsewhere is made safe to repeat with [`StepContext::idempotency_key`]; what it writes in Tasker's own database
+//! takes effect once with [`StepContext::in_report`].
 //!
 //! A handler must not block its thread: a future that does not yield cannot be stopped at its deadline. Work that
 //! computes or waits without `await` goes into [`blocking_fn`].
@@ -39,6 +40,7 @@ mod function;
 pub mod http;
 pub mod registry;
 mod run;
+mod writes;
 
 pub use builtin::{Echo, Noop, Sleep};
 pub use context::{Progress, StepContext, StepRun, Usage};
@@ -46,6 +48,7 @@ pub use error::HandlerError;
 pub use function::{HandlerFn, blocking_fn, handler_fn};
 pub use registry::{Duplicate, Registry};
 pub use run::{Limits, ResultCheck, run};
+pub(crate) use writes::Writes;
 
 use serde_json::Value;
 use tasker_shared::breaker::Breakers;

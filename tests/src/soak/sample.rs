@@ -25,7 +25,9 @@ pub struct Sample {
     pub p99_ms: f64,
     /// All tables of Tasker and its queues, in bytes.
     pub tables: f64,
-    /// Their indexes, in bytes.
+    /// The queues' part of that with their indexes, in bytes.
+    pub queues: f64,
+    /// The tables' indexes, in bytes.
     pub indexes: f64,
     /// Rows that vacuum has yet to remove.
     pub dead_rows: f64,
@@ -75,8 +77,10 @@ impl Sampler {
         .bind(seconds)
         .fetch_one(&self.pool)
         .await?;
-        let (tables, indexes, dead_rows): (f64, f64, f64) = sqlx::query_as(
-            "select sum(pg_table_size(relid))::double precision, sum(pg_indexes_size(relid))::double precision,
+        let (tables, queues, indexes, dead_rows): (f64, f64, f64, f64) = sqlx::query_as(
+            "select sum(pg_table_size(relid))::double precision,
+                    sum(pg_total_relation_size(relid)) filter (where schemaname = 'pgmq')::double precision,
+                    sum(pg_indexes_size(relid))::double precision,
                     sum(n_dead_tup)::double precision
                from pg_stat_user_tables where schemaname in ('tasker', 'pgmq')",
         )
@@ -91,6 +95,7 @@ impl Sampler {
             p95_ms,
             p99_ms,
             tables,
+            queues,
             indexes,
             dead_rows,
             tasks: tasks as f64,

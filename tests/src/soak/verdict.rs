@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 const MIB: f64 = 1_048_576.0;
 
 /// What must stay flat: by which factor it may grow, and by how much on top, for what is small.
-const BOUNDS: [(&str, Reading, f64, f64); 8] = [
+const BOUNDS: [(&str, Reading, f64, f64); 9] = [
     ("latency p50, ms", |s| s.p50_ms, 1.5, 10.0),
     ("latency p95, ms", |s| s.p95_ms, 1.5, 25.0),
     ("latency p99, ms", |s| s.p99_ms, 2.0, 50.0),
     ("tables, bytes", |s| s.tables, 1.25, 8.0 * MIB),
+    ("queues, bytes", |s| s.queues, 1.25, 8.0 * MIB),
     ("indexes, bytes", |s| s.indexes, 1.25, 8.0 * MIB),
     ("dead rows", |s| s.dead_rows, 1.5, 20_000.0),
     ("orchestration memory, bytes", |s| s.orchestration, 1.1, 8.0 * MIB),
@@ -59,13 +60,14 @@ fn median(samples: &[Sample], reading: Reading) -> f64 {
 /// The report for people.
 pub(super) fn table(report: &Report) -> String {
     let mut text = format!(
-        "{:>6} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10} {:>9} {:>10} {:>10}\n",
+        "{:>6} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>10} {:>10}\n",
         "s",
         "tasks/s",
         "p50 ms",
         "p95 ms",
         "p99 ms",
         "tables MB",
+        "queues MB",
         "index MB",
         "dead rows",
         "tasks",
@@ -76,13 +78,14 @@ pub(super) fn table(report: &Report) -> String {
     for s in report.samples.iter().step_by(shown) {
         let _ = writeln!(
             text,
-            "{:>6.0} {:>8.0} {:>8.1} {:>8.1} {:>8.1} {:>10.1} {:>10.1} {:>10.0} {:>9.0} {:>10.1} {:>10.1}",
+            "{:>6.0} {:>8.0} {:>8.1} {:>8.1} {:>8.1} {:>10.1} {:>10.1} {:>10.1} {:>10.0} {:>9.0} {:>10.1} {:>10.1}",
             s.at,
             s.tasks_per_second,
             s.p50_ms,
             s.p95_ms,
             s.p99_ms,
             s.tables / MIB,
+            s.queues / MIB,
             s.indexes / MIB,
             s.dead_rows,
             s.tasks,
@@ -129,6 +132,7 @@ mod tests {
                 p95_ms: value,
                 p99_ms: value,
                 tables: value,
+                queues: value,
                 indexes: value,
                 dead_rows: value,
                 orchestration: value,

@@ -185,6 +185,8 @@ async fn explain_tells_why_each_task_is_not_running() -> Result<()> {
     assert!(explain(&idle).await?.contains("No live worker serves namespace `idle`; start one."));
     let strange_told = explain(&strange).await?;
     assert!(strange_told.contains("nobody.knows"), "{strange_told}");
+    // it would come back to the queue until a worker has its handler
+    ok(&url, &["task", "cancel", &strange]).await?;
     let guarded = stage.begin_guarded().await?.to_string();
     stage.handler_runs(1).await?;
     let held = explain(&guarded).await?;
@@ -196,7 +198,7 @@ async fn explain_tells_why_each_task_is_not_running() -> Result<()> {
     let last_told = explain(&last).await?;
     assert!(last_told.contains("It is on the queue of `stage` behind 1 others."), "{last_told}");
     stage.open(1)?;
-    for task in [second, delayed, retries, idle, strange] {
+    for task in [second, delayed, retries, idle] {
         let cancelled = run(&url, &["task", "cancel", &task]).await?;
         assert!(cancelled.code.is_some_and(|code| code <= 1), "{}", cancelled.err);
     }

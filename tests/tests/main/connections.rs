@@ -75,9 +75,9 @@ async fn a_bell_whose_connection_is_dead_hears_again_by_itself() -> Result<()> {
     let test = TestDatabase::create().await?;
     let (proxy, database) = fragile(&test).await?;
     let silence = CancellationToken::new();
-    let hearing = Bell::start(database.pool(), silence.clone());
+    let hearing = Bell::start(database.pool(), database.metrics().clone(), silence.clone());
     let direct = tasker_tests::system::connect(&test.url, Metrics::disabled()).await?;
-    let ringing = Bell::start(direct.pool(), silence.clone());
+    let ringing = Bell::start(direct.pool(), direct.metrics().clone(), silence.clone());
     let mut steps = hearing.subscribe(Topic::Timers);
     let hears = async |steps: &mut tasker_shared::runtime::Subscription| {
         ringing.ring(Topic::Timers);

@@ -21,6 +21,7 @@ const PAGES: &[&str] = &[
     "examples/README.md",
     "docs/architecture.md",
     "docs/cli.md",
+    "docs/guarantees.md",
     "docs/handlers.md",
     "docs/http.md",
     "docs/metrics.md",

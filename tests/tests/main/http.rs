@@ -168,13 +168,19 @@ impl Contract {
 
     /// The refusals of every route that takes a JSON body.
     async fn refuses_bodies(&self, path: &str) -> Result<()> {
+        self.refuses_bodies_of(&Method::POST, path).await
+    }
+
+    async fn refuses_bodies_of(&self, method: &Method, path: &str) -> Result<()> {
         for (status, media_type, body) in [
             (400, "application/json", "{"),
             (415, "text/plain", "{}"),
             (422, "application/json", "{\"unknown_key\": 1}"),
             (413, "application/json", &format!("{{\"reason\": \"{}\"}}", "x".repeat(9_000))),
         ] {
-            let answer = self.typed(path, media_type, body).await?;
+            let request = self.http.request(method.clone(), format!("{}{path}", self.base));
+            let request = request.header("content-type", media_type).body(body.to_owned());
+            let answer = self.send(method.clone(), path, request).await?;
             assert_eq!(answer.status, status, "{path} {media_type}: {}", answer.body);
         }
         Ok(())
@@ -253,9 +259,79 @@ async fn every_documented_answer_is_given_and_no_other() -> Result<()> {
     api.expect(200, &format!("{failed}/steps/only/resolve"), &resolution).await?;
     assert_eq!(api.get(&format!("{failed}/wait")).await?.body["state"], "complete");
 
+    dead_letters(&api, &complete).await?;
+    limits(&api).await?;
     // scrapers are refused only where their networks are limited, which they are not here
     assert_eq!(api.unseen(), ["get /metrics 403"], "documented and never given");
     api.finish().await
+}
+
+async fn dead_letters(api: &Contract, complete: &str) -> Result<()> {
+    let nothing = json!({});
+    let mut letters = Vec::new();
+    for _ in 0..3 {
+        let task = api.open().await?;
+        api.expect(200, &format!("{task}/steps/a/park"), &json!({"by": "ada", "reason": "odd"})).await?;
+        let id = task.rsplit('/').next().context("an id")?;
+        let found = api.get(&format!("/v1/dead-letters?task_id={id}&open=true&reason=manual")).await?;
+        let letter = found.body["dead_letters"][0]["dead_letter_id"].as_str().context("a letter")?.to_owned();
+        letters.push(format!("/v1/dead-letters/{letter}"));
+    }
+    for (status, path) in [(404, NOBODY), (400, "/v1/tasks/7"), (409, complete)] {
+        api.expect(status, &format!("{path}/steps/a/park"), &nothing).await?;
+    }
+    api.refuses_bodies(&format!("{complete}/steps/a/park")).await?;
+    let (nobody, malformed) = ("/v1/dead-letters/00000000-0000-7000-8000-000000000000", "/v1/dead-letters/7");
+    for (status, path) in [
+        (400, "/v1/dead-letters?opne=true"),
+        (422, "/v1/dead-letters?limit=0"),
+        (200, letters[0].as_str()),
+        (404, nobody),
+        (400, malformed),
+    ] {
+        assert_eq!(api.get(path).await?.status, status, "{path}");
+    }
+    for (letter, action) in letters.iter().zip(["redrive", "resolve", "discard"]) {
+        for (status, path) in [(200, letter.as_str()), (409, letter), (404, nobody), (400, malformed)] {
+            api.expect(status, &format!("{path}/{action}"), &json!({"by": "ada"})).await?;
+        }
+        api.refuses_bodies(&format!("{letter}/{action}")).await?;
+    }
+    Ok(())
+}
+
+async fn limits(api: &Contract) -> Result<()> {
+    let put = async |path: &str, body: &Value| {
+        api.send(Method::PUT, path, api.http.put(format!("{}{path}", api.base)).json(body)).await
+    };
+    let delete =
+        async |path: &str| api.send(Method::DELETE, path, api.http.delete(format!("{}{path}", api.base))).await;
+    let limit = json!({"max": 7, "handler": "noop", "by": "ada", "reason": "less"});
+    let set = put("/v1/limits/idle", &limit).await?;
+    assert_eq!(
+        (set.status, &set.body["scope"], &set.body["set_by"]),
+        (200, &json!("handler:noop"), &json!("operator:ada"))
+    );
+    for (status, path, body) in [
+        (404, "/v1/limits/idel", &limit),
+        (400, "/v1/limits/%00", &limit),
+        (422, "/v1/limits/idle", &json!({"max": 100_001})),
+    ] {
+        assert_eq!(put(path, body).await?.status, status, "{path}");
+    }
+    assert_eq!(api.get("/v1/limits").await?.body["limits"].as_array().map(Vec::len), Some(1));
+    for (status, path) in [
+        (200, "/v1/limits/idle?handler=noop"),
+        (404, "/v1/limits/idle?handler=noop"),
+        (400, "/v1/limits/idle?handlr=noop"),
+        (422, "/v1/limits/idle?handler="),
+    ] {
+        assert_eq!(delete(path).await?.status, status, "{path}");
+    }
+    for method in [Method::PUT, Method::DELETE] {
+        api.refuses_bodies_of(&method, "/v1/limits/idle").await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tasker_shared::{
     id::WorkerId,
     queue::{self, QueueName},
-    step::ResultType,
+    step::{DeadLetterReason, ResultType},
     storage::{
         dead_letters, leases, repair,
         reports::{self, Report},
@@ -101,17 +101,17 @@ async fn a_result_that_was_parked_is_not_sent_again() -> Result<()> {
     reports::store(&mut session, &queue, &[report], worker).await?;
     let message = queue::take(&mut session, queue::STEP_RESULTS, 10).await?.remove(0);
     assert_eq!(repair::standing_still(&mut session, Duration::ZERO, 10).await?, [task]);
-    dead_letters::park(
-        &mut session,
-        queue::STEP_RESULTS,
-        &message,
-        "poison",
-        "it failed",
-        Some(task),
-        Some(step.step_id),
-    )
-    .await?;
+    let parked = dead_letters::Parked {
+        queue: queue::STEP_RESULTS,
+        namespace: None,
+        message: &message,
+        reason: DeadLetterReason::Poison,
+        detail: "it failed",
+        task: Some(task),
+        step: Some(step.step_id),
+    };
+    dead_letters::park(&mut session, &parked).await?;
     assert_eq!(repair::standing_still(&mut session, Duration::ZERO, 10).await?, []);
-    assert_eq!(repair::mend(&mut session, task, "test", Duration::ZERO).await?, 0);
+    assert_eq!(repair::mend(&mut session, task, "test", Duration::ZERO).await?.all, 0);
     Ok(())
 }

@@ -14,7 +14,7 @@ use tasker_shared::{
     task::TaskState,
 };
 use tasker_tests::{
-    System,
+    System, process,
     system::{eventually, orchestration_settings, worker_settings},
     templates::{NAMESPACE, diamond, single},
 };
@@ -134,6 +134,7 @@ async fn an_identity_is_remembered_as_long_as_it_says_and_forgotten_with_its_tas
     let at = Age { finished: 30 * DAY, identity: Some(60 * DAY) };
     let found = retention::find(&mut session, Ended::Complete, at, None, 100).await?;
     assert_eq!(found.tasks, [first]);
+    assert!(found.overdue.abs_diff(DAY) < DAY / 24, "it is overdue by what its identity asks for: {:?}", found.overdue);
     retention::delete(&mut session, &found.tasks).await?;
     session.commit().await?;
     assert_ne!(submit().await?, first);
@@ -236,6 +237,7 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
         queue_archives_after: Some(30 * DAY),
         workers_after: Some(7 * DAY),
         archived_after: Some(365 * DAY),
+        audit_after: Some(365 * DAY),
         ..usual()
     };
     let system = system(retention).await?;
@@ -247,6 +249,11 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
              insert into tasker.dead_letters (id, reason, queue, message, detail, read_count, created_at, resolved_at)
              select tasker.uuid_v7(), 'poison', 'q', '{}', detail, 1, clock_timestamp() - interval '1 year', clock_timestamp() - age
                from (values ('old', interval '91 days'), ('young', interval '89 days'), ('open', null)) d (detail, age);
+             create table if not exists tasker.audit_log (id bigint generated always as identity primary key, at timestamptz,
+                 principal text, action text, target text, outcome text, request_id uuid);
+             insert into tasker.audit_log (at, principal, action, target, outcome, request_id)
+             select clock_timestamp() - age, 'somebody', action, 'task', 'done', tasker.uuid_v7()
+               from (values ('old', interval '366 days'), ('young', interval '364 days')) a (action, age);
              insert into pgmq.a_step_results (msg_id, read_ct, enqueued_at, archived_at, vt, message)
              select id, 0, now(), clock_timestamp() - age, now(), '{}'
                from (values (1, interval '31 days'), (2, interval '29 days')) a (id, age);
@@ -260,6 +267,7 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
         ("tasker.dead_letters", "detail = 'old'"),
         ("pgmq.a_step_results", "msg_id = 1"),
         ("tasker.archived_tasks", "name = 'old'"),
+        ("tasker.audit_log", "action = 'old'"),
     ] {
         let sql = format!("select count(*) from {table} where {old}");
         eventually(table, async || Ok(system.count(&sql).await? == 0)).await?;
@@ -268,6 +276,7 @@ async fn old_workers_resolved_dead_letters_and_archives_of_queues_are_removed() 
     assert_eq!(system.count("select count(*) from tasker.dead_letters").await?, 2);
     assert_eq!(system.count("select count(*) from pgmq.a_step_results").await?, 1);
     assert_eq!(system.count("select count(*) from tasker.archived_tasks").await?, 1);
+    assert_eq!(system.count("select count(*) from tasker.audit_log").await?, 1);
     system.close().await
 }
 
@@ -287,5 +296,39 @@ async fn one_process_sweeps_for_all_and_another_goes_on_when_it_is_gone() -> Res
     age(&system, task, 31).await?;
     gone(&system, task).await?;
     assert_eq!(system.count(LEADERS).await?, 1);
+    system.close().await
+}
+
+/// Runs `tasker db …` on the system's database; answers with its JSON.
+async fn tasker_db(system: &System, arguments: &[&str]) -> Result<serde_json::Value> {
+    let all = [&["--json", "db"], arguments, &["--database-url", &system.test_database.url]].concat();
+    let output = process::tasker("http://127.0.0.1:1", &all).await?;
+    anyhow::ensure!(output.status.success(), "{all:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_counts_removes_and_reads_old_tasks_from_the_command_line() -> Result<()> {
+    let system = system(Retention::never()).await?;
+    let (old, young, failed) =
+        (done(&system, "diamond").await?, done(&system, "diamond").await?, done(&system, "broken").await?);
+    age(&system, old, 31).await?;
+    age(&system, young, 29).await?;
+    age(&system, failed, 31).await?;
+    let counted = tasker_db(&system, &["prune", "--older-than", "30d", "--dry-run"]).await?;
+    assert_eq!((&counted["tasks"], &counted["steps"]), (&json!(1), &json!(4)), "{counted}");
+    assert_eq!(rows(&system, old).await?[0], 1, "nothing was removed");
+    let removed =
+        tasker_db(&system, &["prune", "--older-than", "30d", "--failed-older-than", "30d", "--archive"]).await?;
+    assert_eq!((&removed["tasks"], &removed["steps"]), (&json!(2), &json!(5)), "{removed}");
+    let left = [rows(&system, old).await?[0], rows(&system, young).await?[0], rows(&system, failed).await?[0]];
+    assert_eq!(left, [0, 1, 0]);
+    let listed = tasker_db(&system, &["archive", "list"]).await?;
+    assert_eq!(listed["tasks"].as_array().map(Vec::len), Some(2), "{listed}");
+    let shown = tasker_db(&system, &["archive", "show", &old.to_string()]).await?;
+    assert_eq!(shown["rows"][0]["document"]["id"], json!(old));
+    let arguments = ["db", "archive", "show", &young.to_string(), "--database-url", &system.test_database.url];
+    let missing = process::tasker("http://127.0.0.1:1", &arguments).await?;
+    assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8_lossy(&missing.stderr));
     system.close().await
 }

@@ -1,8 +1,10 @@
 //! What the running system tells: metrics and traces as a collector receives them, against what the database says.
 
 mod counters;
+mod late;
 mod leader;
 mod names;
+mod outage;
 mod python;
 mod receiver;
 mod rig;

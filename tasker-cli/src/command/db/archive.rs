@@ -7,6 +7,7 @@ use crate::{
     shell::Shell,
     view::{Cell, Look, Table, task_tone},
 };
+use serde_json::json;
 use tasker_shared::storage::retention::{self, Archived};
 
 pub(super) async fn run(command: ArchiveCommand, shell: &mut Shell) -> Result {
@@ -15,7 +16,7 @@ pub(super) async fn run(command: ArchiveCommand, shell: &mut Shell) -> Result {
             let database = super::connect(database, shell).await?;
             let mut session = database.session("archive").await?;
             let tasks = retention::list(&mut session, namespace.as_deref(), limit).await?;
-            shell.print(&tasks, |look| table(&tasks, look))?;
+            shell.print(&json!({ "tasks": tasks }), |look| table(&tasks, look))?;
         }
         ArchiveCommand::Show { database, id } => {
             let database = super::connect(database, shell).await?;
@@ -26,7 +27,7 @@ pub(super) async fn run(command: ArchiveCommand, shell: &mut Shell) -> Result {
                         "`tasker db archive list` shows what is; tasks that were not removed are in `tasker task list`",
                     ));
             }
-            shell.print(&rows, |_| {
+            shell.print(&json!({ "rows": rows }), |_| {
                 rows.iter().map(|row| format!("{:<17} {}", row.source, row.document)).collect::<Vec<_>>().join("\n")
             })?;
         }

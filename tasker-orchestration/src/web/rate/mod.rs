@@ -4,7 +4,7 @@ mod bucket;
 
 pub(in crate::web) use bucket::Rate;
 
-use super::pressure::{endpoint, seconds_up};
+use super::pressure::{route, seconds_up};
 use axum::{
     extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
@@ -19,7 +19,7 @@ use std::{
 };
 use tasker_shared::{
     config::RateLimits,
-    metrics::{Metrics, labels},
+    metrics::{Label, Metrics, labels},
     runtime::web::problem,
 };
 
@@ -93,8 +93,9 @@ pub(super) async fn limited(State(limiter): State<Limiter>, request: Request, ne
     let group = group(request.method(), request.uri().path());
     let Some(limit) = limiter.of(group) else { return next.run(request).await };
     let decision = limiter.decide(limit, client(&request));
+    let endpoint = route(&request).map_or(Label::from("unmatched"), Label::from);
     let outcome = if decision.allowed { "allowed" } else { "rejected" };
-    limiter.0.metrics.rate_limit_requests.add(1, labels::RateLimited { endpoint: endpoint(&request), outcome });
+    limiter.0.metrics.rate_limit_requests.add(1, labels::RateLimited { endpoint, outcome });
     let mut response = if decision.allowed { next.run(request).await } else { refused(&decision) };
     tell(response.headers_mut(), limit.burst, &decision);
     response

@@ -1,9 +1,17 @@
 //! The server: opens its address, serves, and stops in bounded time.
 
+use super::{Exposition, common, metrics_router};
+use crate::metrics::Metrics;
 use axum::Router;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// The largest body of a request to a page, which takes none.
+const NO_BODY: usize = 1024;
+
+/// How long a page that is being read may take at the end.
+const PAGE_GRACE: Duration = Duration::from_secs(1);
 
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +68,40 @@ pub async fn serve(
         () = patience => {
             tracing::warn!(grace_ms = grace.as_millis(), "requests were still open after the grace time and were left");
             Ok(())
+        }
+    }
+}
+
+/// The page `/metrics` where it listens by itself.
+#[derive(Debug)]
+pub struct OwnPort {
+    listener: TcpListener,
+    exposition: Exposition,
+}
+
+impl OwnPort {
+    /// Opens the address, if one is configured; `setting` is the name of its configuration key.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub async fn bind(
+        address: Option<SocketAddr>,
+        setting: &'static str,
+        exposition: &Exposition,
+    ) -> Result<Option<Self>, Error> {
+        let Some(address) = address else { return Ok(None) };
+        let listener = bind(&address.to_string(), setting).await?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(target: "tasker_shared::runtime::web", %address, "/metrics has an address of its own");
+        }
+        Ok(Some(Self { listener, exposition: exposition.clone() }))
+    }
+
+    /// Serves the page until `shutdown`.
+    pub async fn serve(self, metrics: &Metrics, shutdown: CancellationToken) {
+        let router = common(metrics_router(self.exposition), metrics, NO_BODY);
+        if let Err(error) = serve(self.listener, router, shutdown, PAGE_GRACE).await {
+            tracing::error!(%error, "/metrics ended badly");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The page that is scraped: Prometheus text or OpenMetrics, as the scraper asks.
 
-use super::{Network, internal, problem};
+use super::{internal, problem};
+use crate::config::Network;
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},

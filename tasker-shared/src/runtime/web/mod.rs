@@ -4,14 +4,12 @@ mod health;
 mod layers;
 mod listen;
 mod metrics;
-mod network;
 mod problem;
 mod trace;
 
 pub use health::{Builder as HealthBuilder, Document as HealthDocument, HealthChecks, health_router};
 pub use layers::{TIMEOUT, common, deadline};
-pub use listen::{Error, bind, serve};
+pub use listen::{Error, OwnPort, bind, serve};
 pub use metrics::{Document as MetricsDocument, Exposition, metrics_router};
-pub use network::{Invalid as InvalidNetwork, Network};
 pub use problem::{PROBLEM_JSON, ProblemKind, internal, problem};
 pub use trace::traceparent;

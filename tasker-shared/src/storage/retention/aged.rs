@@ -33,6 +33,11 @@ impl Aged {
         Self::new(Pruned::Worker, "prune_workers", "tasker.workers", "id", "heartbeat_at")
     }
 
+    /// The record of what operators did.
+    fn audit() -> Self {
+        Self::new(Pruned::Audit, "prune_audit", "tasker.audit_log", "id", "at")
+    }
+
     fn new(kind: Pruned, statement: &'static str, table: &str, key: &'static str, since: &'static str) -> Self {
         Self { kind, statement, table: table.to_owned(), key, since }
     }
@@ -53,6 +58,16 @@ pub async fn archives(session: &mut Session) -> Result<Vec<Aged>, Error> {
         Aged::new(Pruned::QueueArchive, "prune_archive", &format!("pgmq.{table}"), "msg_id", "archived_at")
     };
     Ok(tables.into_iter().map(aged).collect())
+}
+
+/// The record of what operators did, where this schema keeps one.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn audit(session: &mut Session) -> Result<Option<Aged>, Error> {
+    let query = sqlx::query_as("-- look_for_audit\nselect to_regclass('tasker.audit_log') is not null");
+    let row: Option<(bool,)> = session.fetch_optional("look_for_audit", query).await?;
+    Ok(row.is_some_and(|(kept,)| kept).then(Aged::audit))
 }
 
 /// Removes up to `limit` rows that are older than `age`, the oldest first; answers with how many there were and how far beyond their

@@ -6,7 +6,7 @@
 mod aged;
 mod archive;
 
-pub use aged::{Aged, archives, prune};
+pub use aged::{Aged, archives, audit, prune};
 pub use archive::{Archived, ArchivedRow, archive, list, show};
 
 use super::{Error, Session};
@@ -107,7 +107,8 @@ pub async fn find(
               where t.id in (select id from old) and t.finished_at is not null
               order by t.id for update skip locked)
          select s.id, s.finished_at,
-                extract(epoch from statement_timestamp() - s.finished_at)::double precision - $1 as overdue,
+                extract(epoch from statement_timestamp() - s.finished_at)::double precision
+                - greatest($1, case when s.identity_hash is not null then $6 end) as overdue,
                 case when l.id is not null then (select count(*) from tasker.steps p where p.task_id = s.id) end as steps
            from seen s left join locked l on l.id = s.id
           order by s.finished_at, s.id",
@@ -132,9 +133,7 @@ fn chosen(rows: &[Row], most_steps: i64) -> Found {
                 found.more = true;
                 break;
             }
-            if found.tasks.is_empty() {
-                found.overdue = Duration::from_secs_f64(row.overdue.max(0.0));
-            }
+            found.overdue = found.overdue.max(Duration::from_secs_f64(row.overdue.max(0.0)));
             found.tasks.push(row.id);
             found.steps += steps;
         }

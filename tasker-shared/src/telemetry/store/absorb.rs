@@ -10,7 +10,7 @@ use crate::{
     metrics::{
         CATALOG, Journal, Kind,
         journal::Entry,
-        spec::{CORRELATION_ID, Spec},
+        spec::{CORRELATION_ID, METER, Spec},
     },
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -19,7 +19,6 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Histogram, Metric, Met
 impl Store {
     /// Adds what was recorded since the last collection; counters and histograms come as deltas.
     pub(in crate::telemetry) fn absorb(&mut self, collected: &ResourceMetrics, now: u64) {
-        self.collections += 1;
         self.families.iter_mut().for_each(|family| family.current.clear());
         for scope in collected.scope_metrics() {
             let index = self.scope(scope.scope());
@@ -42,7 +41,6 @@ impl Store {
         entries: &[Entry],
         now: u64,
     ) {
-        self.collections += 1;
         for entry in entries {
             let Some(spec) = CATALOG.get(entry.metric as usize) else { continue };
             let place = self.journaled(journal, scope, entry, spec);
@@ -156,7 +154,9 @@ impl Store {
         if let Some(family) = self.index.get(&key) {
             return *family;
         }
-        self.families.push(Family::new(scope, name, unit, help, shape));
+        let mut family = Family::new(scope, name, unit, help, shape);
+        family.meter = Some(self.scopes[scope].name()).filter(|name| *name != METER).map(str::to_owned);
+        self.families.push(family);
         self.index.insert(key, self.families.len() - 1);
         self.families.len() - 1
     }

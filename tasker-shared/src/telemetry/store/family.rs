@@ -28,6 +28,8 @@ pub(in crate::telemetry) enum Shape {
 #[derive(Debug)]
 pub(in crate::telemetry) struct Family {
     pub(in crate::telemetry) scope: usize,
+    /// The meter, where it is not that of the catalogue.
+    pub(in crate::telemetry) meter: Option<String>,
     pub(in crate::telemetry) name: String,
     pub(in crate::telemetry) unit: String,
     pub(in crate::telemetry) help: String,
@@ -60,6 +62,7 @@ impl Family {
     pub(super) fn new(scope: usize, name: &str, unit: &str, help: &str, shape: Shape) -> Self {
         Self {
             scope,
+            meter: None,
             name: name.to_owned(),
             unit: unit.to_owned(),
             help: help.to_owned(),
@@ -71,6 +74,11 @@ impl Family {
             current: HashMap::new(),
             sent: HashMap::new(),
         }
+    }
+
+    /// Whether nothing has been measured.
+    pub(in crate::telemetry) fn is_empty(&self) -> bool {
+        self.totals.is_empty() && self.current.is_empty()
     }
 
     /// The place of a label set among the totals, made if it is new.

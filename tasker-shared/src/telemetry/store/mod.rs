@@ -27,6 +27,11 @@ use value::Delta;
 /// The id of what exceeds the bound.
 const OVERFLOW: &str = "overflow";
 
+/// How far the clock of who made an id may be ahead.
+const EARLIEST: u64 = 60 * 1_000_000_000;
+/// How old a task may be that is still measured.
+const LATEST: u64 = 90 * 86_400 * 1_000_000_000;
+
 /// How much is held.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -52,7 +57,6 @@ pub(super) struct Store {
     ended: HashMap<(CorrelationId, Place), Ended>,
     /// Where the catalogue's families and label sets are, by their places in the journal.
     journaled: HashMap<u32, Journaled>,
-    collections: u64,
     batches: u64,
     exported_at: u64,
     overflowed: u64,
@@ -64,7 +68,8 @@ type Place = (u32, u32);
 /// The series of one id.
 #[derive(Debug, Default)]
 struct Group {
-    collection: u64,
+    /// When its task was made, as far as that is known.
+    born: u64,
     at: u64,
     series: BTreeMap<Place, Series>,
 }
@@ -117,7 +122,6 @@ impl Store {
             ids: HashMap::new(),
             ended: HashMap::new(),
             journaled: HashMap::new(),
-            collections: 0,
             batches: 0,
             exported_at: now,
             overflowed: 0,
@@ -150,8 +154,7 @@ impl Store {
         let fresh = || Series::new(family.zero.clone(), begun);
         let series = match id.filter(|_| self.bounds.correlation) {
             Some(id) => {
-                let group = self.ids.entry(id).or_default();
-                group.collection = self.collections;
+                let group = self.ids.entry(id).or_insert_with(|| Group { born: born(id, now), ..Group::default() });
                 group.at = now;
                 // one that ended and is not yet forgotten goes on where it was
                 if !self.ended.is_empty()
@@ -182,8 +185,7 @@ impl Store {
         if excess == 0 {
             return;
         }
-        let mut oldest: Vec<(u64, CorrelationId)> =
-            self.ids.iter().map(|(id, group)| (group.collection, *id)).collect();
+        let mut oldest: Vec<(u64, CorrelationId)> = self.ids.iter().map(|(id, group)| (group.born, *id)).collect();
         oldest.select_nth_unstable(excess - 1);
         gone.extend(oldest[..excess].iter().map(|(_, id)| *id));
         gone.drain(..).for_each(|id| self.end(id));
@@ -207,6 +209,17 @@ impl Store {
         let start = self.exported_at;
         self.overflow.entry(place).or_insert_with(|| Series::new(value.zero(), start)).value.add(value);
     }
+}
+
+/// When the task of an id was made: an id of ours tells. Any other is as old as it is known, so that what is held is
+/// the same in every process: the series of the newest tasks, from their first station to their last.
+fn born(id: CorrelationId, now: u64) -> u64 {
+    let told = id.0.get_timestamp().filter(|_| id.0.get_version_num() == 7).map(|time| {
+        let (seconds, nanos) = time.to_unix();
+        seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(nanos))
+    });
+    // a random id that looks like one of ours is told by its improbable time
+    told.filter(|told| *told <= now + EARLIEST && now <= told.saturating_add(LATEST)).unwrap_or(now)
 }
 
 impl Series {

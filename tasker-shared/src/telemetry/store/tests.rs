@@ -33,7 +33,6 @@ fn id_of(id: usize) -> CorrelationId {
 }
 
 fn collect(store: &mut Store, measured: &[(usize, u64)], now: u64) {
-    store.collections += 1;
     for (id, value) in measured {
         let id = Some(id_of(*id));
         let label_set = store.families[0].place(&[KeyValue::new("namespace", "orders")], now);
@@ -203,7 +202,6 @@ fn an_id_that_is_not_heard_of_ends_and_a_distribution_is_added_bucket_by_bucket(
     store.families[0].bounds = vec![1.0, 2.0];
     store.families[0].zero = delta([0, 0, 0]).zero();
     for buckets in [[1, 0, 0], [0, 2, 1]] {
-        store.collections += 1;
         let label_set = store.families[0].place(&[], SECOND);
         let (place, id, delta) = ((0, label_set), Some(id_of(7)), delta(buckets));
         store.count(Point { place, id, delta: Delta::Many(&delta), seen: 1.0 }, 3 * SECOND);
@@ -223,4 +221,26 @@ fn an_id_that_is_not_heard_of_ends_and_a_distribution_is_added_bucket_by_bucket(
         panic!()
     };
     assert_eq!(last.data_points.iter().map(|point| point.flags).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn under_pressure_the_newest_tasks_keep_their_series_from_the_first_station_to_the_last() {
+    let millis = |n: u64| 1_790_000_000_000 + n;
+    let id = |n: u64| {
+        let time =
+            uuid::Timestamp::from_unix(uuid::NoContext, millis(n) / 1_000, (millis(n) % 1_000) as u32 * 1_000_000);
+        CorrelationId(uuid::Uuid::new_v7(time))
+    };
+    let ids: Vec<_> = (0..100).map(id).collect();
+    let mut store = store(10);
+    let now = |n: u64| millis(n) * 1_000_000;
+    // every task is seen first, and then again at its second station, the oldest last
+    for (at, id) in ids.iter().chain(ids.iter().rev()).enumerate() {
+        let label_set = store.families[0].place(&[], SECOND);
+        store.count(Point { place: (0, label_set), id: Some(*id), delta: Delta::One(1.0), seen: 1.0 }, now(at as u64));
+        store.evict(now(at as u64));
+    }
+    let held = |id: &CorrelationId| store.ids.get(id).map(|group| group.series[&(0, 0)].value.clone());
+    assert!(ids[90..].iter().all(|id| held(id) == Some(Value::Int(2))), "the ten newest are whole");
+    assert!(ids[..90].iter().all(|id| held(id).is_none()));
 }

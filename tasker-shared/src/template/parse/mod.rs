@@ -104,18 +104,38 @@ fn version(at: &At<'_>, problems: &mut Problems) -> Option<String> {
 }
 
 fn lifecycle(at: &At<'_>, problems: &mut Problems) -> Lifecycle {
-    const KEYS: &[&str] = &["max_duration_seconds", "max_duration_minutes"];
+    const KEYS: &[&str] = &[
+        "max_duration_seconds",
+        "max_duration_minutes",
+        "max_queued_seconds",
+        "max_queued_minutes",
+        "max_retry_wait_seconds",
+        "max_retry_wait_minutes",
+        "max_retries",
+    ];
     let Some(fields) = at.fields_except(KEYS, refused_lifecycle, problems) else { return Lifecycle::default() };
-    let given = fields.either("max_duration_seconds", "max_duration_minutes", problems);
-    let in_minutes = fields.get("max_duration_minutes").is_some();
-    let (unit, unit_ms) = if in_minutes { ("minutes", 60_000) } else { ("seconds", 1_000) };
-    Lifecycle { max_duration: given.and_then(|at| at.duration(unit, unit_ms, LONGEST, problems)) }
+    let mut duration = |seconds: &'static str, minutes: &'static str| {
+        let given = fields.either(seconds, minutes, problems);
+        let (unit, unit_ms) = if fields.get(minutes).is_some() { ("minutes", 60_000) } else { ("seconds", 1_000) };
+        given.and_then(|at| at.duration(unit, unit_ms, LONGEST, problems))
+    };
+    Lifecycle {
+        max_duration: duration("max_duration_seconds", "max_duration_minutes"),
+        max_queued: duration("max_queued_seconds", "max_queued_minutes"),
+        max_retry_wait: duration("max_retry_wait_seconds", "max_retry_wait_minutes"),
+        max_retries: fields
+            .get("max_retries")
+            .and_then(|at| at.integer(&(0..=1_000_000), problems))
+            .and_then(|n| n.try_into().ok()),
+    }
 }
 
 fn refused_lifecycle(key: &str) -> Option<&'static str> {
-    let near = key.starts_with("max_dur") || key.starts_with("max-dur");
-    (!near)
-        .then_some("this limit is not supported; a task is limited by `max_duration_minutes` or `max_duration_seconds`")
+    let near = ["max_dur", "max-dur", "max_que", "max_retr"].iter().any(|start| key.starts_with(start));
+    (!near).then_some(
+        "this limit is not supported; a task is limited by `max_duration_minutes` (or `_seconds`), `max_queued_…`, \
+         `max_retry_wait_…` and `max_retries`",
+    )
 }
 
 #[cfg(test)]

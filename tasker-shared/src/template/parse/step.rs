@@ -5,21 +5,36 @@ use crate::{
     name::Name,
     step::RetryPolicy,
     template::{
-        Handler, Limits, StepTemplate,
+        Concurrency, Handler, Limits, StepTemplate,
         model::DEFAULT_TIMEOUT,
         problem::{Path, Place, Problems, nearest, shown},
         read::At,
     },
 };
 
-const KEYS: &[&str] =
-    &["name", "description", "type", "dependencies", "handler", "retry", "timeout_seconds", "result_schema"];
+const KEYS: &[&str] = &[
+    "name",
+    "description",
+    "type",
+    "dependencies",
+    "handler",
+    "retry",
+    "timeout_seconds",
+    "result_schema",
+    "concurrency",
+];
 
 /// The types of steps that other versions know.
 const UNSUPPORTED_TYPES: &[&str] = &["decision", "deferred", "deferred_convergence", "batchable", "batch_worker"];
 
 /// The longest name of a callable or method, in characters.
 const MAX_CALLABLE: usize = 255;
+
+/// The largest limit of steps that run at once.
+const MOST_AT_ONCE: u64 = 100_000;
+
+/// The longest key of such a limit, in characters.
+const MAX_KEY: usize = 100;
 
 /// A step as far as it could be read, for the checks between steps.
 pub(super) struct Read {
@@ -75,13 +90,16 @@ fn read(at: &At<'_>, problems: &mut Problems) -> Read {
         None => Some(DEFAULT_TIMEOUT),
     };
     let result_schema = fields.get("result_schema").and_then(|at| schema::read(&at, problems));
+    let concurrency = fields.get("concurrency").and_then(|at| concurrency(&at, problems));
     if problems.count() > before {
         return read;
     }
     if let (Some((name, _)), Some(handler), Some(retry), Some(timeout)) = (&read.name, handler, retry, timeout) {
         let dependencies = read.dependencies.iter().map(|dependency| dependency.name.clone()).collect();
         let name = name.clone();
-        read.step = Some(StepTemplate { name, description, dependencies, handler, retry, timeout, result_schema });
+        let step =
+            StepTemplate { name, description, dependencies, handler, retry, timeout, result_schema, concurrency };
+        read.step = Some(step);
     }
     read
 }
@@ -122,6 +140,30 @@ fn handler(at: &At<'_>, problems: &mut Problems) -> Option<Handler> {
     let method = fields.get("method").and_then(|at| callable_name(&at, problems));
     let initialization = fields.get("initialization").and_then(|at| at.object(problems)).unwrap_or_default();
     Some(Handler { callable: callable?, method, initialization })
+}
+
+fn concurrency(at: &At<'_>, problems: &mut Problems) -> Option<Concurrency> {
+    let fields = at.fields(&["limit", "key"], problems)?;
+    let limit = fields.required("limit", problems).and_then(|at| at.integer(&(1..=MOST_AT_ONCE), problems))?;
+    let before = problems.count();
+    let key = fields.get("key").and_then(|at| concurrency_key(&at, problems));
+    (problems.count() == before).then_some(Concurrency { limit: u32::try_from(limit).ok()?, key })
+}
+
+fn concurrency_key(at: &At<'_>, problems: &mut Problems) -> Option<String> {
+    let text = at.text(problems)?;
+    let part = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':'))
+    };
+    if text.len() > MAX_KEY || !text.split('.').all(part) || text == "input" {
+        let reason = format!(
+            "expected a word of at most {MAX_KEY} letters, digits, `_`, `-`, `:` and `.`, or a path into the input such as \
+             `input.customer_id`"
+        );
+        at.problem(problems, reason);
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn callable_name(at: &At<'_>, problems: &mut Problems) -> Option<String> {

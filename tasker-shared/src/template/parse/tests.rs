@@ -5,7 +5,7 @@ use crate::{
     name::Name,
     step::{Backoff, RetryPolicy},
     task::IdentityStrategy,
-    template::{Limits, Template, model::DEFAULT_TIMEOUT},
+    template::{Concurrency, Limits, Template, model::DEFAULT_TIMEOUT},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -52,7 +52,7 @@ identity_strategy: strict
 input_schema:
   type: object
   required: [order_id]
-lifecycle: {max_duration_minutes: 1.5}
+lifecycle: {max_duration_minutes: 1.5, max_queued_seconds: 9, max_retry_wait_minutes: 1, max_retries: 0}
 steps:
   - name: validate
     description: Looks at it
@@ -64,6 +64,7 @@ steps:
     retry: {retryable: false, max_attempts: 7, backoff: fibonacci, backoff_base_ms: 5, max_backoff_ms: 50, jitter: false}
     timeout_seconds: 2.5
     result_schema: {type: object}
+    concurrency: {limit: 3, key: input.customer.id}
   - name: ship
     dependencies: [validate]
     handler: {callable: orders.ship}
@@ -83,8 +84,12 @@ environments:
     assert_eq!(template.metadata["sizes"], json!([1, 2.5, null, true]));
     assert_eq!(template.identity_strategy, IdentityStrategy::Strict);
     assert_eq!(template.lifecycle.max_duration, Some(Duration::from_secs(90)));
+    let times = (template.lifecycle.max_queued, template.lifecycle.max_retry_wait);
+    assert_eq!(times, (Some(Duration::from_secs(9)), Some(Duration::from_secs(60))));
+    assert_eq!(template.lifecycle.max_retries, Some(0));
     let [validate, ship] = template.steps.as_slice() else { panic!("two steps") };
     assert_eq!(validate.timeout, Duration::from_millis(2_500));
+    assert_eq!(validate.concurrency, Some(Concurrency { limit: 3, key: Some("input.customer.id".to_owned()) }));
     assert_eq!(validate.handler.method.as_deref(), Some("check"));
     assert_eq!(validate.handler.initialization["limit"], json!(16));
     let policy = RetryPolicy {
@@ -335,7 +340,7 @@ fn the_head_is_checked() {
             ),
             (
                 "name: t\nnamespace_name: n\nlifecycle: {staleness_threshold: 1}",
-                "t.yaml:3:13: lifecycle.staleness_threshold: this limit is not supported; a task is limited by `max_duration_minutes` or `max_duration_seconds`",
+                "t.yaml:3:13: lifecycle.staleness_threshold: this limit is not supported; a task is limited by `max_duration_minutes` (or `_seconds`), `max_queued_…`, `max_retry_wait_…` and `max_retries`",
             ),
             (
                 "name: t\nnamespace_name: n\nlifecycle: {max_duration_minutes: 1, max_duration_seconds: 1}",
@@ -344,6 +349,10 @@ fn the_head_is_checked() {
             (
                 "name: t\nnamespace_name: n\nlifecycle: {max_duration_minutes: 0}",
                 "t.yaml:3:35: lifecycle.max_duration_minutes: expected a number of minutes above 0 and at most 525600, found the number 0",
+            ),
+            (
+                "name: t\nnamespace_name: n\nlifecycle: {max_retries: -1}",
+                "t.yaml:3:26: lifecycle.max_retries: expected a whole number from 0 to 1000000, found the number -1",
             ),
             (
                 "name: t\nnamespace_name: n\nmetadata: {a: no}",
@@ -513,4 +522,20 @@ fn size_steps_and_the_list_of_problems_are_limited() {
     let invalid = parse(&many, None).unwrap_err();
     assert_eq!((invalid.problems.len(), invalid.omitted), (100, 53));
     assert!(invalid.to_string().ends_with("\nand 53 more"));
+}
+
+#[test]
+fn a_limit_on_what_runs_at_once_is_refused_where_it_cannot_be_kept() {
+    for (limit, reason) in [
+        ("{limit: 0}", "concurrency.limit: expected a whole number from 1 to 100000, found the number 0"),
+        ("{key: a}", "limit"),
+        ("{limit: 1, key: input}", "concurrency.key: expected a word"),
+        ("{limit: 1, key: input..a}", "concurrency.key: expected a word"),
+        ("{limit: 1, key: \"a b\"}", "concurrency.key: expected a word"),
+        ("{limit: 1, per: a}", "concurrency.per: unknown key"),
+    ] {
+        let refused =
+            refusal(&format!("{HEAD}steps:\n  - {{name: a, handler: {{callable: c}}, concurrency: {limit}}}"));
+        assert!(refused.contains(reason), "{limit}: {refused}");
+    }
 }

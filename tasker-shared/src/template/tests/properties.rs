@@ -5,7 +5,7 @@ use crate::{
     step::{Backoff, RetryPolicy},
     task::IdentityStrategy,
     template::{
-        Dag, Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template, checksum, graph,
+        Concurrency, Dag, Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template, checksum, graph,
         model::DEFAULT_TIMEOUT, parse, to_yaml, wfformat,
     },
 };
@@ -31,6 +31,7 @@ fn step(index: usize, waits_for: &[bool]) -> StepTemplate {
         retry: RetryPolicy::default(),
         timeout: DEFAULT_TIMEOUT,
         result_schema: None,
+        concurrency: None,
     }
 }
 
@@ -127,8 +128,11 @@ fn schema() -> impl Strategy<Value = Option<Value>> {
 fn any_step() -> impl Strategy<Value = StepTemplate> {
     let handler = ("[!-~ü]{1,20}", option::of("[a-z]{1,5}"), object())
         .prop_map(|(callable, method, initialization)| Handler { callable, method, initialization });
-    (option::of(any::<String>()), handler, retry_override(), timeout(), schema()).prop_map(
-        |(description, handler, retry, timeout, result_schema)| StepTemplate {
+    let key = prop::sample::select(vec![None, Some("shared"), Some("input.customer.id")]);
+    let concurrency = option::of((1..1_000u32, key))
+        .prop_map(|given| given.map(|(limit, key)| Concurrency { limit, key: key.map(str::to_owned) }));
+    (option::of(any::<String>()), handler, retry_override(), timeout(), schema(), concurrency).prop_map(
+        |(description, handler, retry, timeout, result_schema, concurrency)| StepTemplate {
             name: name(0),
             description,
             dependencies: Vec::new(),
@@ -136,6 +140,7 @@ fn any_step() -> impl Strategy<Value = StepTemplate> {
             retry: retry.applied_to(&RetryPolicy::default()),
             timeout,
             result_schema,
+            concurrency,
         },
     )
 }
@@ -146,20 +151,21 @@ fn full() -> impl Strategy<Value = Template> {
         .prop_map(|(initialization, retry, timeout)| StepOverride { initialization, retry, timeout });
     let environments = collection::btree_map("[a-z]{1,6}", collection::btree_map(Just(name(0)), changed, 0..2), 0..3);
     let head = (option::of(any::<String>()), object(), schema(), prop::sample::select(IdentityStrategy::ALL));
-    let limit = option::of((1..1_000_000u64).prop_map(Duration::from_millis));
-    (acyclic(), collection::vec(any_step(), 20), head, limit, environments).prop_map(
-        |(
-            mut template,
-            bodies,
-            (description, metadata, input_schema, identity_strategy),
+    let limit = || option::of((1..1_000_000u64).prop_map(Duration::from_millis));
+    let limit = (limit(), limit(), limit(), option::of(0..100u32)).prop_map(
+        |(max_duration, max_queued, max_retry_wait, max_retries)| Lifecycle {
             max_duration,
-            environments,
-        )| {
+            max_queued,
+            max_retry_wait,
+            max_retries,
+        },
+    );
+    (acyclic(), collection::vec(any_step(), 20), head, limit, environments).prop_map(
+        |(mut template, bodies, (description, metadata, input_schema, identity_strategy), lifecycle, environments)| {
             for (step, body) in template.steps.iter_mut().zip(bodies) {
                 let StepTemplate { name, dependencies, .. } = step.clone();
                 *step = StepTemplate { name, dependencies, ..body };
             }
-            let lifecycle = Lifecycle { max_duration };
             Template { description, metadata, input_schema, identity_strategy, lifecycle, environments, ..template }
         },
     )

@@ -8,9 +8,9 @@ use super::{
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tasker_orchestration::service as orchestration;
+use tasker_orchestration::{operate, query, service as orchestration};
 use tasker_shared::{
-    api::{SubmitTask, Submitted},
+    api::{Action, DeadLetterFilter, SubmitTask, Submitted},
     config::{Config, Sources},
     id::TaskId,
     metrics::{CATALOG, Kind},
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 /// Counters of what does not go wrong in a test on purpose: they are exported, and tell zero.
 const NOTHING_HAPPENED: &[&str] = &[
     "mpsc_channel_full_events_total",
+    "tasker.notifications.failed.total",
     "ffi_completion_slow_sends_total",
     "ffi_completion_circuit_open_rejections_total",
     "tasker.worker.claims_held_back.total",
@@ -52,11 +53,14 @@ const LONG_GONE: &str = "
     insert into tasker.workers (id, name, namespaces, handlers, version, heartbeat_at)
     values (tasker.uuid_v7(), 'gone', '{}', '{}', '', clock_timestamp() - interval '1 year')";
 
-fn templates() -> [String; 4] {
+fn templates() -> [String; 6] {
     [
         single("succeeds", "noop", ""),
         single("fails", "fails", "retry: {max_attempts: 2, backoff: none}"),
         single("hangs", "hang", "timeout_seconds: 0.1, retry: {retryable: false}"),
+        single("limited", "hang", "timeout_seconds: 0.1, retry: {retryable: false}, concurrency: {limit: 1}"),
+        // nobody serves it
+        single("idles", "noop", "").replace("namespace_name: test", "namespace_name: idle"),
         // long enough for its memory to be sampled
         "name: runs\nnamespace_name: test\nversion: 1.0.0\nsteps:\n  - name: only\n    handler:\n      callable: command\n      \
          initialization: {argv: [\"sleep\", \"1\"], output: text}\n"
@@ -86,6 +90,9 @@ impl Services {
             ("TASKER__WORKER__HEARTBEAT_INTERVAL_MS", "100"),
             ("TASKER__WORKER__COMMAND__ENABLED", "true"),
             ("TASKER__WORKER__COMMAND__ALLOWED_PROGRAMS", "*"),
+            ("TASKER__WORKER__NAMESPACES", NAMESPACE),
+            ("TASKER__ORCHESTRATION__REPAIR_INTERVAL_MS", "200"),
+            ("TASKER__ORCHESTRATION__STALLED_AFTER_MS", "5000"),
             ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "200"),
             ("TASKER__ORCHESTRATION__MAX_WAITING_REQUESTS", "1"),
             ("TASKER__ORCHESTRATION__RATE_LIMITS__READ_PER_SECOND", "1000"),
@@ -126,14 +133,15 @@ impl Services {
     }
 
     async fn submit(&self, name: &str) -> Result<TaskId> {
-        let task = SubmitTask { namespace: NAMESPACE.to_owned(), name: name.to_owned(), ..SubmitTask::default() };
+        let namespace = if name == "idles" { "idle" } else { NAMESPACE };
+        let task = SubmitTask { namespace: namespace.to_owned(), name: name.to_owned(), ..SubmitTask::default() };
         let answer = self.http.post(format!("{}/v1/tasks", self.api)).json(&json!(task)).send().await?;
         Ok(answer.error_for_status()?.json::<Submitted>().await?.task_id)
     }
 
     async fn run(&self, name: &str) -> Result<()> {
         let task = self.submit(name).await?;
-        let detail = tasker_orchestration::query::wait(&self.orchestration, task, Duration::from_secs(30)).await?;
+        let detail = query::wait(&self.orchestration, task, Duration::from_secs(30)).await?;
         anyhow::ensure!(detail.summary.state.is_final(), "{name}: {:?}", detail.summary.state);
         Ok(())
     }
@@ -192,11 +200,22 @@ async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
     for _ in 0..20 {
         services.submit("succeeds").await?;
     }
+    for _ in 0..3 {
+        services.submit("limited").await?;
+    }
+    services.submit("idles").await?;
+    services.execute("delete from pgmq.q_worker_idle").await?;
     for path in ["/health", "/metrics", "/v1/tasks"] {
         services.http.get(format!("{}{path}", services.api)).send().await?.error_for_status()?;
     }
     services.refuse().await?;
     services.execute(UNREADABLE).await?;
+    let parked = async || {
+        let filter = DeadLetterFilter { open: Some(true), ..DeadLetterFilter::default() };
+        anyhow::Ok(query::dead_letters(&services.orchestration, &filter).await?.dead_letters)
+    };
+    eventually("something is parked", async || Ok(!parked().await?.is_empty())).await?;
+    operate::redrive(&services.orchestration, parked().await?[0].dead_letter_id, &Action::default()).await?;
     services.execute(LONG_GONE).await?;
     services.execute(BREAK).await?;
     let failed = |name: &'static str| {

@@ -1,6 +1,6 @@
 //! An independent reading: the official Python packages decode what is sent.
 
-use super::rig::{FLUSH, settings};
+use crate::stage::Stage;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use std::{
@@ -8,18 +8,6 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
 };
-use tasker_shared::telemetry::{Telemetry, settings::Protocol};
-use tasker_tests::{
-    System,
-    system::{orchestration_settings, worker_settings},
-    templates::{NAMESPACE, dag},
-};
-use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
-
-async fn echo(context: StepContext) -> Result<Value, HandlerError> {
-    Ok(json!({ "step": context.step_name }))
-}
-
 /// `otlp_receiver.py`; it ends when its standard input does.
 struct Python(Child, BufReader<std::process::ChildStdout>);
 
@@ -58,32 +46,49 @@ impl Python {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_official_python_packages_read_the_same_over_grpc_and_http() -> Result<()> {
-    for (protocol, port) in [(Protocol::Grpc, "grpc"), (Protocol::HttpProtobuf, "http")] {
+async fn the_official_python_packages_read_all_signals_of_both_services_over_grpc_and_http() -> Result<()> {
+    for (protocol, port) in [("grpc", "grpc"), ("http/protobuf", "http")] {
         let Some(mut python) = Python::start()? else { return Ok(()) };
         let ports = python.line()?;
         let endpoint = format!("http://127.0.0.1:{}", ports[port]);
-        let telemetry = Telemetry::start(&settings(endpoint, protocol), "tasker-tests", "0", &|_| None)?;
-        let (metrics, tracing) = (telemetry.metrics().clone(), telemetry.tracing().clone());
-        let mut system = System::start_traced(orchestration_settings(), metrics, tracing).await?;
-        system.add_worker(Worker::builder().settings(worker_settings()).register("echo", handler_fn(echo)))?;
-        system.apply(&dag("pair", "echo", &[("a", &[]), ("b", &["a"])])).await?;
-        let submitted = system.submit(NAMESPACE, "pair", json!({})).await?;
-        system.ended(submitted.task_id).await?;
-        system.finish().await?;
-        telemetry.shutdown(FLUSH).await;
+        let settings = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "500"),
+            ("TASKER__TELEMETRY__LOGS__OTLP", "true"),
+            ("TASKER__WORKER__COMMAND__ENABLED", "true"),
+            ("TASKER__WORKER__COMMAND__ALLOWED_PROGRAMS", "*"),
+        ];
+        let named = |name| [&settings[..], &[("OTEL_SERVICE_NAME", name)]].concat();
+        let stage = Stage::start_with(&named("tasker-orchestration")).await?;
+        let mut worker = stage.worker(&named("tasker-worker"))?;
+        let task = stage.submit("chain", json!({})).await?;
+        let id = stage.ended(task).await?.summary.correlation_id.to_string();
+        worker.drain().await?;
+        stage.finish().await?;
         let sum = python.sum()?;
         assert_eq!(sum["via"], json!([port]), "{sum}");
         assert_eq!(sum["unknown_bytes"], 0, "the official schema knows every field that is sent");
-        assert_eq!(sum["service"], json!(["tasker-tests"]));
-        let of_task = &sum["counters"][submitted.correlation_id.to_string()];
-        for (name, count) in [("tasker.tasks.requests.total", 1), ("tasker.steps.executions.total", 2)] {
-            assert_eq!(of_task[name], count, "{name} over {port}: {of_task}");
+        for service in ["tasker-orchestration", "tasker-worker"] {
+            assert_eq!(sum["services"][service], json!(["logs", "metrics", "traces"]), "{service} over {port}");
         }
-        let trace = submitted.correlation_id.to_string().replace('-', "");
-        let spans = sum["spans"][&trace].as_array().map(Vec::len);
-        // submit, initialize, finalize, and for each step enqueue, queue_wait, claim, execute, report and process
-        assert_eq!(spans, Some(3 + 2 * 6), "{}", sum["spans"]);
+        for (name, count) in [
+            ("tasker.tasks.requests.total", 1),
+            ("tasker.steps.enqueued.total", 4),
+            ("tasker.steps.executions.total", 4),
+            ("tasker.steps.successes.total", 4),
+            ("tasker.steps.results_submitted.total", 4),
+            ("tasker.step_results.processed.total", 4),
+            ("tasker.tasks.completions.total", 1),
+        ] {
+            assert_eq!(sum["counters"][&id][name], count, "{name} over {port}: {}", sum["counters"][&id]);
+        }
+        let spans = sum["spans"][id.replace('-', "")].as_array().context("its spans")?;
+        for (station, count) in [("submit", 1), ("initialize", 1), ("claim", 4), ("execute", 4), ("finalize", 1)] {
+            let found = spans.iter().filter(|span| **span == station).count();
+            assert_eq!(found, count, "{station} over {port}: {spans:?}");
+        }
     }
     Ok(())
 }

@@ -43,7 +43,12 @@ struct Inner {
 impl Receiver {
     /// Listens, and answers with the endpoint.
     pub(super) async fn listen(&self, protocol: Protocol) -> Result<String> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        self.listen_at("127.0.0.1:0", protocol).await
+    }
+
+    /// Listens at an address, for as long as the runtime of the caller lives.
+    pub(super) async fn listen_at(&self, address: &str, protocol: Protocol) -> Result<String> {
+        let listener = TcpListener::bind(address).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         match protocol {
             Protocol::Grpc => {

@@ -113,3 +113,58 @@ async fn a_diamond_is_one_tree_under_the_callers_span_with_links_at_the_join() -
     assert_eq!(join, parents.iter().map(|span| span.span_id.as_slice()).collect());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_writes_its_transaction_once_and_the_other_tasks_link_to_it() -> Result<()> {
+    const TASKS: usize = 3;
+    let mut rig = Rig::start(Protocol::Grpc, |_| {}).await?;
+    rig.system.apply(&diamond("noop")).await?;
+    let task = || SubmitTask { namespace: NAMESPACE.to_owned(), name: "diamond".to_owned(), ..SubmitTask::default() };
+    let answers = submit::submit(&rig.system.orchestration, vec![task(), task(), task()]).await?;
+    rig.system.add_worker(Worker::builder().settings(worker_settings()).register("noop", handler_fn(once)))?;
+    for answer in answers {
+        rig.system.ended(answer?.task_id).await?;
+    }
+    let spans = rig.finish().await?.receiver.spans();
+    let by_id: BTreeMap<&[u8], &Span> = spans.iter().map(|span| (span.span_id.as_slice(), span)).collect();
+    assert_eq!(by_id.len(), spans.len(), "every span has an id of its own");
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let parent = |span: &Span| by_id.get(span.parent_span_id.as_slice()).copied();
+
+    let transactions = named("transaction");
+    for transaction in &transactions {
+        let station = parent(transaction).expect("a station made it");
+        assert_eq!(station.trace_id, transaction.trace_id);
+        assert!(
+            ["submit", "process", "enqueue", "claim", "report"].contains(&station.name.as_str()),
+            "{}",
+            station.name
+        );
+    }
+    let submits = named("submit");
+    let of_submit: Vec<&&Span> =
+        transactions.iter().filter(|span| attribute(span, "db.operation.name") == "submit").collect();
+    assert_eq!((submits.len(), of_submit.len()), (TASKS, 1), "three tasks, one transaction");
+    let linked = submits.iter().filter(|span| span.links.iter().any(|link| link.span_id == of_submit[0].span_id));
+    assert_eq!(linked.count(), TASKS - 1, "the tasks in whose trace it is not link to it");
+
+    let messages = |operation: &str, queue: &str| {
+        let of_queue =
+            named(operation).into_iter().filter(|span| attribute(span, "messaging.destination.name") == queue);
+        let counts = of_queue.map(|span| {
+            assert_eq!(parent(span).map(|span| span.name.as_str()), Some("transaction"), "{operation} of {queue}");
+            attribute(span, "messaging.batch.message_count").parse::<usize>().unwrap_or(0)
+        });
+        counts.sum::<usize>()
+    };
+    // step `b` of each task runs twice
+    let attempts = TASKS * 5;
+    for operation in ["send", "receive", "settle"] {
+        for queue in ["worker_test", "step_results"] {
+            let once_more = if (operation, queue) == ("send", "worker_test") { TASKS } else { 0 };
+            let found = messages(operation, queue);
+            assert!(found == attempts || found == attempts - once_more, "{operation} of {queue}: {found}");
+        }
+    }
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! An address or a range of addresses, as allow-lists name them.
 
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{fmt, net::IpAddr, str::FromStr};
 
 /// One address, or all that share its first bits: `127.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
@@ -40,6 +41,12 @@ impl FromStr for Network {
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| invalid()))?;
         if bits > most { Err(invalid()) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
