@@ -34,21 +34,20 @@ fn main() -> anyhow::Result<ExitCode> {
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match command {
-            Command::Chaos(settings) => chaos::command(&settings).await,
-            Command::Soak(settings) => soak::command(&settings).await,
-            Command::Model(options) => {
-                let report = model::run(&options).await?;
-                println!("{report}");
-                report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
-                Ok(ExitCode::SUCCESS)
-            }
-            Command::Interleave(options) => {
-                println!("{}", interleave::run(&options).await?);
-                Ok(ExitCode::SUCCESS)
-            }
-            Command::Worker => Ok(ExitCode::SUCCESS),
+    runtime.block_on(run(command))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Chaos(settings) => return chaos::command(&settings).await,
+        Command::Soak(settings) => return soak::command(&settings).await,
+        Command::Model(options) => {
+            let report = model::run(&options).await?;
+            println!("{report}");
+            report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
         }
-    })
+        Command::Interleave(options) => println!("{}", interleave::run(&options).await?),
+        Command::Worker => {}
+    }
+    Ok(ExitCode::SUCCESS)
 }

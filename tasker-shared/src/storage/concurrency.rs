@@ -229,8 +229,11 @@ pub async fn waited_for(session: &mut Session, namespace: &str) -> Result<Vec<Sc
 pub async fn uncover(session: &mut Session, queue: &QueueName, steps: &[StepId]) -> Result<u64, Error> {
     let sql = format!(
         "-- uncover_messages
-         with gone as (delete from tasker.permit_waits where step_id = any ($1) returning msg_id)
-         update {table} q set vt = clock_timestamp() from gone where q.msg_id = gone.msg_id",
+         with gone as (delete from tasker.permit_waits where step_id = any ($1) returning msg_id),
+         -- who holds steps waits for no message; one that is locked is being claimed
+         free as materialized (
+             select q.msg_id from {table} q where q.msg_id in (select msg_id from gone) order by q.msg_id for update skip locked)
+         update {table} q set vt = clock_timestamp() from free where q.msg_id = free.msg_id",
         table = queue.table(),
     );
     session.execute("uncover_messages", sqlx::query(&sql).bind(steps)).await

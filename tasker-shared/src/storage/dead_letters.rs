@@ -98,16 +98,21 @@ pub async fn take_off(
 ) -> Result<Vec<TakenOff>, Error> {
     let sql = format!(
         "-- take_off_steps
-         with old as materialized (
+         -- a claim locks the message before the step, and so does this
+         with locked as materialized (
+             select q.msg_id, (q.message->>'step_id')::uuid as step_id from {table} q
+              where q.message->>'step_id' = any ($1::uuid[]::text[]) order by q.msg_id for update),
+         old as materialized (
              select s.id, s.state, to_jsonb(s) as step, (select to_jsonb(t) - 'identity_hash' from tasker.tasks t where t.id = s.task_id) as task
-               from tasker.steps s where s.id = any ($1) and s.state = any ($2) order by s.id for update of s),
+               from tasker.steps s where s.id = any ($1) and s.state = any ($2) and (select count(*) from locked) >= 0
+              order by s.id for update of s),
          moved as (
              update tasker.steps s
                 set state = '{error}', error = $3, outcome = 'error', retry_at = null, finished_at = clock_timestamp()
                from old where s.id = old.id
              returning s.id as step_id, s.task_id, s.attempt, s.failures, old.state as from_state, old.step, old.task),
          message as (
-             delete from {table} q using moved m where q.message->>'step_id' = m.step_id::text
+             delete from {table} q using locked l join moved m on m.step_id = l.step_id where q.msg_id = l.msg_id
              returning q.*, m.step_id as of_step),
          archived as (
              insert into {archive} (msg_id, read_ct, enqueued_at, vt, message, headers)

@@ -56,12 +56,15 @@ pub async fn requeue(
               where q.read_ct > 0
                 and (s.is_overrun and q.vt > clock_timestamp()
                      -- what was moved to the front ran out that much later
-                     or q.vt <= clock_timestamp() and clock_timestamp() - make_interval(secs => $2)
+                     or q.vt <= clock_timestamp()
+                        -- one that runs by another message is well
+                        and not exists (select from {table} o where o.message->>'step_id' = s.id::text and o.vt > clock_timestamp())
+                        and clock_timestamp() - make_interval(secs => $2)
                         >= case when q.vt < clock_timestamp() - interval '{half} seconds' then q.vt + interval '{first} seconds' else q.vt end)
               limit $3 for update of q skip locked),
          stalled as (
              update tasker.steps s set state = '{to}', enqueued_at = clock_timestamp(), stalls = s.stalls + 1
-               from message m where s.id = m.id and s.state = '{from}' and s.attempt = m.attempt
+               from (select distinct on (id) * from message order by id, msg_id) m where s.id = m.id and s.state = '{from}' and s.attempt = m.attempt
              returning s.id as step_id, s.task_id, s.name, s.attempt, s.stalls, m.msg_id, m.vt > clock_timestamp() as is_overrun,
                        case when m.vt > clock_timestamp()
                             then 'stalled: it ran on past its timeout of ' || m.timeout_ms / 1000.0 || ' s'

@@ -246,7 +246,7 @@ struct Whole {
 
 fn whole_messages(bytes: &[u8]) -> Whole {
     let mut whole = Whole { end: 0, ends_idle: false };
-    while let Some([length @ ..]) = bytes.get(whole.end + 1..whole.end + 5) {
+    while let Some(length) = bytes.get(whole.end + 1..whole.end + 5) {
         let length = length.try_into().map_or(0, u32::from_be_bytes);
         let next = whole.end + 1 + usize::try_from(length).unwrap_or(usize::MAX / 2).max(4);
         let Some(message) = bytes.get(whole.end..next) else { break };

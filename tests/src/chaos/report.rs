@@ -4,6 +4,7 @@ use super::{
     checker::{Promise, Violation, facts::Facts},
     faults::Happened,
     ledger::Entries,
+    plan::Plan,
 };
 use serde::Serialize;
 use std::{
@@ -99,8 +100,7 @@ impl Report {
 
     /// Sums a run up.
     pub fn of(
-        scenario: &str,
-        seed: u64,
+        plan: &Plan,
         replay: String,
         took: Duration,
         facts: &Facts,
@@ -131,7 +131,7 @@ impl Report {
             requests_held: ledger.submissions.values().filter(|s| s.tries > 1 && !s.rolled_back).count(),
             recovery: recovery(facts, happened),
             violations: violations.iter().map(ToString::to_string).collect(),
-            ..Self::empty(scenario, seed)
+            ..Self::empty(plan.scenario.name, plan.seed)
         }
     }
 

@@ -48,7 +48,7 @@ pub struct Options {
 /// The machines cannot be started, or the suite itself fails. What the system does wrong is in the report.
 pub async fn run(options: &Options) -> Result<Report> {
     let Options { seed, scenario, lasts, .. } = *options;
-    let tasks = options.tasks.unwrap_or_else(|| (scenario.tasks_per_second * lasts.as_secs_f64()) as usize);
+    let tasks = options.tasks.unwrap_or((scenario.tasks_per_second * lasts.as_secs_f64()) as usize);
     let plan = Arc::new(Plan::throw(seed, scenario, lasts, tasks));
     println!("{plan}");
     let directory = tempfile::Builder::new().prefix("tasker-chaos-").tempdir()?;
@@ -103,7 +103,7 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
         scenario.name,
         options.lasts.as_secs()
     );
-    Ok(Report::of(scenario.name, plan.seed, replay, took, &facts, &ledger, &happened, &found.0))
+    Ok(Report::of(plan, replay, took, &facts, &ledger, &happened, &found.0))
 }
 
 /// Waits until every task has ended and every queue is empty, as long as something moves; how many tasks are open then.

@@ -88,6 +88,7 @@ pub(crate) enum StepAction {
     Retry,
     Cancel,
     Resolve,
+    Park,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +135,8 @@ impl Operation {
                     StepAction::Cancel,
                     StepAction::Resolve,
                     StepAction::Resolve,
+                    StepAction::Park,
+                    StepAction::Park,
                 ]),
             },
             91 => Self::Duplicate { message: n },

@@ -309,7 +309,10 @@ impl Oracle {
             Turn::Initialize => self.requests(),
             Turn::Timers => self.fire(),
             Turn::ExpiredLeases => self.hasten(),
-            Turn::Repair => (0..self.tasks.len()).for_each(|task| self.repair(task)),
+            Turn::Repair => {
+                self.stall();
+                (0..self.tasks.len()).for_each(|task| self.repair(task));
+            }
         }
         Ok(String::new())
     }
@@ -409,13 +412,28 @@ impl Oracle {
         }
     }
 
-    /// Leases that ran out come first. A message with another priority may lie further back than they are looked for.
+    /// Leases that ran out come first, in their order. A message with another priority may lie further back than they are looked for.
     fn hasten(&mut self) {
-        let (now, fresh) = (self.now, self.now - 100 * 60_000);
+        let fresh = self.now - 100 * 60_000;
         let lapsed = |message: &&mut Message| {
             message.queue == Queue::Steps && message.visible && message.read > 0 && message.rank > fresh
         };
-        self.messages.iter_mut().filter(lapsed).for_each(|message| message.rank = FRONT + now);
+        self.messages.iter_mut().filter(lapsed).for_each(|message| message.rank += FRONT);
+    }
+
+    /// Claimed steps whose lease ran out, and that nobody took, go back to their queue before all others.
+    fn stall(&mut self) {
+        for index in 0..self.messages.len() {
+            let message = self.messages[index].clone();
+            let About::Step { task, step } = message.about else { continue };
+            let of_step = |other: &&Message| other.queue == Queue::Steps && other.about == message.about;
+            let leased = self.messages.iter().filter(of_step).any(|other| !other.visible);
+            let is_open = !self.tasks[task].state.is_final();
+            if is_open && self.tasks[task].steps[step].state == S::InProgress && message.read > 0 && !leased {
+                self.move_step(task, step, S::Enqueued);
+                self.messages[index].rank = FRONT + self.now;
+            }
+        }
     }
 
     /// What a task lacks is made again.
@@ -496,14 +514,20 @@ impl Oracle {
 
     pub(super) fn operate_step(&mut self, task: usize, step: usize, action: StepAction) -> Answer {
         let state = self.tasks[task].state;
-        if state.is_final() && (state != T::Error || action == StepAction::Cancel && !self.tasks[task].steps.is_empty())
-        {
+        let stops = matches!(action, StepAction::Cancel | StepAction::Park);
+        if state.is_final() && (state != T::Error || stops && !self.tasks[task].steps.is_empty()) {
             return ILLEGAL;
         }
         let Some(it) = self.tasks[task].steps.get(step) else { return UNKNOWN };
         match (action, it.state) {
             (StepAction::Retry, S::Error) => self.reopen(task, step),
             (StepAction::Cancel, _) if !it.state.is_final() => self.stop_step(task, step, S::Cancelled),
+            (StepAction::Park, S::Enqueued | S::InProgress | S::WaitingForRetry) => {
+                self.messages
+                    .retain(|message| message.queue != Queue::Steps || message.about != About::Step { task, step });
+                self.stop_step(task, step, S::Error);
+                self.dead.push("manual worker_model".to_owned());
+            }
             (StepAction::Resolve, S::Pending | S::Enqueued | S::InProgress | S::WaitingForRetry | S::Error) => {
                 self.stop_step(task, step, S::ResolvedManually);
             }

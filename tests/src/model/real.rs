@@ -119,7 +119,8 @@ impl Real {
         database: Database,
         fuse: Arc<Fuse>,
     ) -> Self {
-        let settings = Settings { stalled_after: Duration::ZERO, ..system::orchestration_settings() };
+        let settings =
+            Settings { stalled_after: Duration::ZERO, max_stalls: i32::MAX, ..system::orchestration_settings() };
         let orchestration = Orchestration::new(database.clone(), Bell::local(), Tracing::disabled(), settings);
         let (worker, queue) = (WorkerId::generate(), QueueName::of_namespace(NAMESPACE));
         Self { test_database, url, pool, database, orchestration, fuse, worker, queue, templates: 0 }
@@ -349,6 +350,7 @@ impl Real {
         let done = match action {
             StepAction::Retry => operate::retry_step(o, task, &step, &plain).await,
             StepAction::Cancel => operate::cancel_step(o, task, &step, &plain).await,
+            StepAction::Park => operate::park_step(o, task, &step, &plain).await.map(|acted| acted.state),
             StepAction::Resolve => {
                 let resolution = ResolveStep { result: json!({}), reason: None, by: None };
                 operate::resolve_step(o, task, &step, &resolution).await

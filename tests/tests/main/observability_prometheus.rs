@@ -32,6 +32,9 @@ const NOT_IN_THIS_RUN: &[&str] = &[
     "tasker_queue_retry_attempts_total",
     "tasker_queue_messages_archived_total",
     "tasker_dlq_messages_total",
+    "tasker_dlq_redrives_total",
+    "tasker_steps_stalls_total",
+    "tasker_concurrency_rejections_total",
     "tasker_worker_heartbeat_failures_total",
     "mpsc_channel_full_events_total",
     "api_requests_rejected_total",
@@ -51,7 +54,7 @@ name: good
 namespace_name: views
 version: 1.0.0
 steps:
-  - {name: a, handler: {callable: noop}}
+  - {name: a, handler: {callable: noop}, concurrency: {limit: 100}}
   - {name: b, dependencies: [a], handler: {callable: command, initialization: {argv: [echo, '{}']}}}
 ",
     "

@@ -198,7 +198,13 @@ async fn flow(args: &Args, prometheus: &Prometheus, newest: &[String], findings:
     for (query, expected) in queries(args.steps) {
         let mut found = Vec::new();
         for id in newest {
-            found.push(prometheus.number(&all(query, id)).await?.unwrap_or(f64::NAN));
+            let mut value = prometheus.number(&all(query, id)).await?;
+            // an export is many requests: what came with the last of them is there a moment later
+            while value != Some(expected) && arrived.elapsed() < Duration::from_millis(args.interval_ms * 3 + 10_000) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                value = prometheus.number(&all(query, id)).await?;
+            }
+            found.push(value.unwrap_or(f64::NAN));
         }
         let right = found.iter().filter(|value| **value == expected).count();
         let what =
