@@ -36,7 +36,9 @@ grant usage on schema pgmq to tasker_orchestration, tasker_worker, tasker_readon
 -- Orchestration works on all tables. It neither changes the audit nor the schema, and makes queues through a function.
 grant select, insert, update, delete on all tables in schema tasker to tasker_orchestration;
 revoke insert, update, delete on tasker._sqlx_migrations from tasker_orchestration;
+-- Old entries are locked before they are removed, which asks for the right to change some column; the table refuses changes.
 revoke update on tasker.audit_log from tasker_orchestration;
+grant update (reason) on tasker.audit_log to tasker_orchestration;
 revoke update, delete on tasker.api_keys from tasker_orchestration;
 grant update (revoked_at) on tasker.api_keys to tasker_orchestration;
 grant usage, select on all sequences in schema tasker to tasker_orchestration;
