@@ -18,7 +18,7 @@ pub enum DbCommand {
     Migrate(DbArgs),
     /// Say which version the schema has
     Status(DbArgs),
-    /// Remove finished tasks that are old, now; the services do so by themselves as [retention] says
+    /// Remove finished tasks that are old, now; the services do so by themselves as the section `retention` says
     Prune(PruneArgs),
     /// See tasks that were archived when they were removed
     #[command(subcommand)]
