@@ -20,7 +20,7 @@ pub enum DbCommand {
     Status(DbArgs),
     /// Print the SQL of the least-privilege roles, or apply it
     Roles(RolesArgs),
-    /// Remove finished tasks that are old, now; the services do so by themselves as [retention] says
+    /// Remove finished tasks that are old, now; the services do so by themselves as the section `retention` says
     Prune(PruneArgs),
     /// See tasks that were archived when they were removed
     #[command(subcommand)]

@@ -19,12 +19,29 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
+};
+use tasker_shared::{
+    id::CorrelationId,
+    metrics::{ErrorType, Label, labels},
+    name::Name,
+    telemetry::{Settings, Telemetry},
 };
 use tokio::{net::TcpListener, process::Command};
+
+/// How many measurements are recorded to see what one costs.
+const MEASUREMENTS: u32 = 1_000_000;
+
+/// The most that one measurement may cost, in nanoseconds.
+const MOST_NS: f64 = 1_000.0;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// What recording one duration with four labels costs, in nanoseconds.
+    recording_ns: f64,
+    /// The same for a count of a single task: a correlation id that is made for it, and two more labels.
+    recording_of_task_ns: f64,
     /// One run without telemetry and one with it, each.
     pairs: Vec<Pair>,
     /// The part of the throughput that is lost, in percent: the median over the pairs.
@@ -59,6 +76,7 @@ struct Run {
 /// # Errors
 /// A run does not end well, or could not export everything.
 pub(super) async fn run(args: &BenchArgs, pairs: u16, shell: &mut Shell) -> Result {
+    let (recording_ns, recording_of_task_ns) = recording().await?;
     let received = Arc::new(AtomicU64::new(0));
     let endpoint = collector(Arc::clone(&received)).await?;
     let mut measured = Vec::new();
@@ -78,9 +96,36 @@ pub(super) async fn run(args: &BenchArgs, pairs: u16, shell: &mut Shell) -> Resu
     let mut lost: Vec<f64> = measured.iter().map(Pair::lost_percent).collect();
     lost.sort_by(f64::total_cmp);
     let middle = lost.get(lost.len() / 2).copied().unwrap_or_default();
-    let report = Report { pairs: measured, lost_percent: (middle * 100.0).round() / 100.0 };
+    let lost_percent = (middle * 100.0).round() / 100.0;
+    let report = Report { recording_ns, recording_of_task_ns, pairs: measured, lost_percent };
     shell.print(&report, |_| text(&report))?;
+    if recording_ns.max(recording_of_task_ns) >= MOST_NS {
+        return Err(broken(format!("recording one measurement must cost less than {MOST_NS} ns")));
+    }
     Ok(Exit::Ok)
+}
+
+/// What recording one measurement costs, in nanoseconds: without and with a correlation id, each time another one.
+async fn recording() -> Result<(f64, f64)> {
+    let telemetry = Telemetry::start(&Settings::default(), "bench", "0", &|_| None).map_err(broken)?;
+    let metrics = telemetry.metrics();
+    let name = |text| Name::new(text).map_err(broken);
+    let route = Label::from("/v1/tasks");
+    let request = || labels::HttpRequest { method: "POST", status: 201, route: route.clone(), scheme: "http" };
+    let plain = each(|| metrics.http_server_request_duration.record(0.25, request()));
+    let (namespace, error_type) = (name("bench")?, ErrorType::HandlerError);
+    let of_task = each(|| {
+        let correlation_id = CorrelationId::generate();
+        metrics.steps_failures.add(1, labels::StepFailure { correlation_id, error_type, namespace: namespace.clone() });
+    });
+    telemetry.shutdown(Duration::ZERO).await;
+    Ok((plain, of_task))
+}
+
+fn each(record: impl Fn()) -> f64 {
+    let start = Instant::now();
+    (0..MEASUREMENTS).for_each(|_| record());
+    (start.elapsed().as_nanos() as f64 / f64::from(MEASUREMENTS)).round()
 }
 
 /// The load of `tasker bench` in a process of its own; answers with steps per second.
@@ -145,5 +190,9 @@ fn text(report: &Report) -> String {
         )
     };
     let lines: String = report.pairs.iter().map(line).collect();
-    format!("{lines}median lost {:.1} %\n", report.lost_percent)
+    format!(
+        "recording        {:.0} ns with four labels, {:.0} ns with a new correlation id and two labels\n\
+         {lines}median lost {:.1} %\n",
+        report.recording_ns, report.recording_of_task_ns, report.lost_percent
+    )
 }

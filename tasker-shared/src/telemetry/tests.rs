@@ -4,8 +4,8 @@ use super::{Settings, Span, Station, Telemetry, span_id};
 use crate::{
     id::{CorrelationId, StepId, TaskId},
     metrics::{
-        Label, Metrics,
-        labels::{HttpRequest, InState, NamespacePriority, Task},
+        Metrics,
+        labels::{InState, NamespacePriority, Task},
     },
     name::Name,
     task::state::TaskState,
@@ -26,7 +26,7 @@ use prost::Message;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
@@ -188,24 +188,14 @@ async fn what_a_handler_traces_joins_the_trace_of_its_task() {
     let spawned = scope.around(async move { tracing::dispatcher::with_default(&subscriber, charge) });
     tokio::spawn(spawned).await.unwrap();
     telemetry.shutdown(LONG).await;
-    let traces = ExportTraceServiceRequest::decode(bodies.recv().await.unwrap()).unwrap();
-    let spans: Vec<_> = traces.resource_spans[0].scope_spans.iter().flat_map(|of| &of.spans).collect();
+    let mut spans = Vec::new();
+    while let Ok(body) = bodies.try_recv() {
+        let traces = ExportTraceServiceRequest::decode(body).unwrap();
+        spans.extend(traces.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans));
+    }
     assert_eq!(spans.iter().map(|span| span.name.as_str()).collect::<Vec<_>>(), ["charge", "charge"]);
     assert!(spans.iter().all(|span| span.trace_id == correlation.0.as_bytes()));
     assert!(spans.iter().all(|span| span.parent_span_id == execute.to_bytes()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a figure of the release build: cargo test --release -- --ignored a_measurement_with_four_labels"]
-async fn a_measurement_with_four_labels_costs_less_than_a_microsecond() {
-    let telemetry = Telemetry::start(&Settings::default(), "test", "0", &|_| None).unwrap();
-    let (requests, route) = (&telemetry.metrics().http_server_request_duration, Label::from("/v1/tasks"));
-    let labels = || HttpRequest { method: "POST", status: 201, route: route.clone(), scheme: "http" };
-    let start = Instant::now();
-    for _ in 0..1_000_000 {
-        requests.record(0.25, labels());
-    }
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?} for a million", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

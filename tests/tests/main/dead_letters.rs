@@ -241,13 +241,15 @@ async fn a_step_whose_handler_no_worker_has_is_parked_when_patience_is_over_and_
         ..orchestration_settings()
     };
     let (mut system, gate) = (System::start_with(settings, Metrics::disabled()).await?, Gate::new());
-    system.add_worker(Worker::builder().settings(worker_settings()))?;
+    let without = system.add_worker(Worker::builder().settings(worker_settings()))?;
     let task = system.begin_new(&single("missing", "gate", "retry: {max_attempts: 1}")).await?;
     let ended = system.ended(task).await?;
     assert_eq!(ended.steps[0].error.as_ref().map(|e| e.kind), Some(FailureKind::HandlerNotFound));
     assert!(ended.steps[0].attempt >= 2, "it went back before: {}", ended.steps[0].attempt);
     let letter = only(&system).await?;
     assert_eq!(letter.reason, DeadLetterReason::HandlerNotFound);
+    without.stop();
+    without.ended().await?;
     system.add_worker(worker(&gate))?;
     operate::redrive(&system.orchestration, letter.dead_letter_id, &action("deployed")).await?;
     gate.next().await.succeed(json!(1));

@@ -52,10 +52,11 @@ async fn system(retention: Retention) -> Result<System> {
     let mut system = System::start_with(settings(retention), Metrics::disabled()).await?;
     let noop = handler_fn(|_: StepContext| async { Ok::<_, HandlerError>(json!(null)) });
     let waits = handler_fn(|_: StepContext| std::future::pending::<Result<(), HandlerError>>());
+    let fails = handler_fn(|_: StepContext| async { Err::<(), _>(HandlerError::fail("it never works")) });
     let worker = Worker::builder().settings(worker_settings()).register("noop", noop).register("wait", waits);
-    system.add_worker(worker)?;
+    system.add_worker(worker.register("fails", fails))?;
     system.apply(&diamond("noop")).await?;
-    system.apply(&single("broken", "nobody_has_this", "retry: {retryable: false}")).await?;
+    system.apply(&single("broken", "fails", "")).await?;
     Ok(system)
 }
 

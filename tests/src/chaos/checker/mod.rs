@@ -1,6 +1,6 @@
 //! The judge: reads what a run left behind, and says which promises were broken.
 //!
-//! [`facts`] reads the database, [`histories`] follows every history through the two machines, [`promises`] compares what
+//! `facts` reads the database, `histories` follows every history through the two machines, `promises` compares what
 //! stands with what was acknowledged, with what the model says and with what handlers did. All of it is plain Rust
 //! over plain data; [`sql`] asks the database itself once more.
 
