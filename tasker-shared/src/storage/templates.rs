@@ -73,7 +73,8 @@ pub async fn open_namespace(session: &mut Session, namespace: &str) -> Result<Qu
     let name = QueueName::of_namespace(namespace);
     let query = sqlx::query(
         "-- open_namespace
-         insert into tasker.namespaces (name, queue) values ($1, $2) on conflict (name) do nothing",
+         -- whichever of the two unique columns meets the other service's row first
+         insert into tasker.namespaces (name, queue) values ($1, $2) on conflict do nothing",
     );
     if session.execute("open_namespace", query.bind(namespace).bind(name.as_str())).await? > 0 {
         queue::create(session.connection(), name.as_str()).await?;
