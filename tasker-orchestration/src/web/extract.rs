@@ -107,6 +107,11 @@ fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         let title = "the body has the character U+0000 (\\u0000), which PostgreSQL does not store";
         return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_text", title).into());
     }
+    // the parser would take the fields of an object from an array, by their order
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        let title = "the body is an array where an object is expected";
+        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", title).into());
+    }
     axum::Json::from_bytes(bytes).map(|axum::Json(value)| value).map_err(|refused| match &refused {
         JsonRejection::JsonDataError(wrong) => {
             problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", innermost(wrong)).into()
@@ -177,6 +182,13 @@ mod tests {
     async fn refused<T: FromRequest<(), Rejection = Refusal>>(request: Builder, text: &str) -> (u16, String, String) {
         let problem = body::<T>(request, text).await.err().expect("refused");
         (problem.status, problem.kind, problem.title)
+    }
+
+    #[tokio::test]
+    async fn an_array_is_no_object() {
+        let (status, kind, title) = refused::<OptionalBody<Action>>(json(), " [null, null]").await;
+        assert_eq!((status, kind.as_str()), (422, "invalid_body"));
+        assert!(title.contains("array"), "{title}");
     }
 
     #[tokio::test]

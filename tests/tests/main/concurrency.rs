@@ -116,6 +116,8 @@ async fn steps_that_wait_for_a_permit_go_in_the_order_of_their_queue() -> Result
     system.add_worker(worker(&gate))?;
     system.apply(&single("limited", "gate", "concurrency: {limit: 1}")).await?;
     let tasks = begin(&system, "limited", 6).await?;
+    eventually("the others wait", async || Ok(system.count("select count(*) from tasker.permit_waits").await? == 5))
+        .await?;
     for task in &tasks {
         let call = gate.next().await;
         assert_eq!(call.context.task_id, *task);
