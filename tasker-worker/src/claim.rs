@@ -178,9 +178,7 @@ pub(crate) fn tell(about: &mut About<'_>, served: &Served, step: &Claimed) {
         .text("tasker.namespace", &served.namespace)
         .id("step.id", step.step_id.0)
         .text("step.name", &step.step_name)
-        .number("tasker.attempt", i64::from(step.attempt))
-        .text("messaging.system", "pgmq")
-        .text("messaging.destination.name", served.queue.as_str());
+        .number("tasker.attempt", i64::from(step.attempt));
 }
 
 /// The id of the span that a station writes for the attempt.
@@ -223,6 +221,7 @@ fn trace(spans: &mut Spans<'_>, served: &Served, step: &Claimed, began: SystemTi
     };
     spans.record(trace, claim, |about| {
         tell(about, served, step);
+        about.text("messaging.system", "pgmq").text("messaging.destination.name", served.queue.as_str());
         for (parent, attempt) in step.parent_ids.iter().zip(&step.parent_attempts) {
             about.link(step.correlation_id, span_id(parent.0, attempt.cast_unsigned(), Station::Process));
         }

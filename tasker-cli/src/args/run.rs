@@ -76,7 +76,8 @@ pub struct BenchArgs {
     #[arg(long)]
     pub no_floor: bool,
     /// Measure what telemetry costs instead: so many pairs of runs, one with telemetry off and one with everything on
-    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", conflicts_with_all = ["data_dir"])]
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", conflicts_with_all = ["data_dir"],
+        value_parser = clap::value_parser!(u16).range(1..))]
     pub telemetry: Option<u16>,
     /// Where the private PostgreSQL keeps its data [default: a fresh one, removed at the end]
     #[arg(long, value_name = "DIR")]

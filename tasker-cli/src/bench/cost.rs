@@ -93,10 +93,7 @@ pub(super) async fn run(args: &BenchArgs, pairs: u16, shell: &mut Shell) -> Resu
         let exported_bytes = received.load(Ordering::Relaxed) - before;
         measured.push(Pair { off_steps_per_second: off, on_steps_per_second: on, exported_bytes });
     }
-    let mut lost: Vec<f64> = measured.iter().map(Pair::lost_percent).collect();
-    lost.sort_by(f64::total_cmp);
-    let middle = lost.get(lost.len() / 2).copied().unwrap_or_default();
-    let lost_percent = (middle * 100.0).round() / 100.0;
+    let lost_percent = (median(measured.iter().map(Pair::lost_percent).collect()) * 100.0).round() / 100.0;
     let report = Report { recording_ns, recording_of_task_ns, pairs: measured, lost_percent };
     shell.print(&report, |_| text(&report))?;
     if recording_ns.max(recording_of_task_ns) >= MOST_NS {
@@ -120,6 +117,13 @@ async fn recording() -> Result<(f64, f64)> {
     });
     telemetry.shutdown(Duration::ZERO).await;
     Ok((plain, of_task))
+}
+
+/// The middle value, or the mean of the middle two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] }
 }
 
 fn each(record: impl Fn()) -> f64 {
@@ -195,4 +199,14 @@ fn text(report: &Report) -> String {
          {lines}median lost {:.1} %\n",
         report.recording_ns, report.recording_of_task_ns, report.lost_percent
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_of_an_even_number_is_between_the_middle_two() {
+        assert_eq!((median(vec![9.0, 1.0, 2.0, 4.0]), median(vec![9.0, 1.0, 2.0])), (3.0, 2.0));
+    }
 }

@@ -1,7 +1,7 @@
 //! From the SDK's collection, and from the journal, to the store.
 
 use super::{
-    Journaled, Point, Store,
+    Place, Point, Store,
     family::{Family, Shape},
     value::{Delta, Distribution, Number, Value},
 };
@@ -50,17 +50,10 @@ impl Store {
         self.evict(now);
     }
 
-    fn journaled(
-        &mut self,
-        journal: &Journal,
-        scope: &InstrumentationScope,
-        entry: &Entry,
-        spec: &Spec,
-    ) -> super::Place {
-        if let Some(known) = self.journaled.get(&entry.metric)
-            && let Some(label_set) = known.label_sets.get(&entry.label_set)
-        {
-            return (u32::try_from(known.family).unwrap_or(u32::MAX), *label_set);
+    fn journaled(&mut self, journal: &Journal, scope: &InstrumentationScope, entry: &Entry, spec: &Spec) -> Place {
+        let (metric, label_set) = (entry.metric as usize, entry.label_set as usize);
+        if let Some(Some(known)) = self.journaled[metric].get(label_set) {
+            return *known;
         }
         let scope = self.scope(scope);
         let shape = if spec.kind == Kind::Histogram { Shape::Histogram } else { Shape::Counter };
@@ -70,13 +63,12 @@ impl Store {
             self.families[family].bounds = spec.buckets.to_vec();
             self.families[family].zero = Value::Histogram(Distribution { count: 0, sum: 0.0, buckets });
         }
-        let label_set = self.families[family].place(&journal.labels(entry), self.exported_at);
-        let known = self.journaled.entry(entry.metric);
-        known
-            .or_insert_with(|| Journaled { family, label_sets: Default::default() })
-            .label_sets
-            .insert(entry.label_set, label_set);
-        (u32::try_from(family).unwrap_or(u32::MAX), label_set)
+        let labels = self.families[family].place(&journal.labels(entry), self.exported_at);
+        let place = (u32::try_from(family).unwrap_or(u32::MAX), labels);
+        let known = &mut self.journaled[metric];
+        known.resize(known.len().max(label_set + 1), None);
+        known[label_set] = Some(place);
+        place
     }
 
     fn scope(&mut self, scope: &InstrumentationScope) -> usize {

@@ -16,7 +16,7 @@ pub(super) use family::{Family, Labels, Shape, Total};
 pub(super) use value::{Exemplar, Number, Value};
 
 use super::sampler::Sampler;
-use crate::id::CorrelationId;
+use crate::{id::CorrelationId, metrics::CATALOG};
 use opentelemetry::{InstrumentationScope, trace::TraceId};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -55,8 +55,8 @@ pub(super) struct Store {
     overflow: HashMap<Place, Series>,
     ids: HashMap<CorrelationId, Group>,
     ended: HashMap<(CorrelationId, Place), Ended>,
-    /// Where the catalogue's families and label sets are, by their places in the journal.
-    journaled: HashMap<u32, Journaled>,
+    /// Where the journal's metrics and their label sets are, by their numbers there.
+    journaled: Vec<Vec<Option<Place>>>,
     batches: u64,
     exported_at: u64,
     overflowed: u64,
@@ -101,13 +101,6 @@ struct Point<'a> {
     seen: f64,
 }
 
-/// A family of the journal, and its label sets.
-#[derive(Debug)]
-struct Journaled {
-    family: usize,
-    label_sets: HashMap<u32, u32>,
-}
-
 impl Store {
     /// An empty store; counting begins at `now`. Exemplars are kept for traces that `sampler` keeps.
     pub(super) fn new(bounds: Bounds, sampler: Option<Sampler>, now: u64) -> Self {
@@ -121,7 +114,7 @@ impl Store {
             overflow: HashMap::new(),
             ids: HashMap::new(),
             ended: HashMap::new(),
-            journaled: HashMap::new(),
+            journaled: vec![Vec::new(); CATALOG.len()],
             batches: 0,
             exported_at: now,
             overflowed: 0,
