@@ -40,6 +40,7 @@ mod soak;
 mod stage;
 mod stalls;
 mod submission;
+mod submission_races;
 mod telemetry;
 mod tls;
 mod wakeups;
