@@ -31,6 +31,7 @@ mod process;
 mod process_refusals;
 mod queues;
 mod races;
+mod rate_limits;
 mod retention;
 mod retries;
 mod roles;
