@@ -1,6 +1,7 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
 mod access;
+mod access_namespaces;
 mod breakers;
 mod chaos;
 mod cli;
