@@ -14,6 +14,7 @@ mod dead_letters;
 mod docs;
 mod drills;
 mod exactly_once;
+mod exactly_once_processes;
 mod fuzz;
 mod graphs;
 mod handlers;
