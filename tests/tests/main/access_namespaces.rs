@@ -4,6 +4,7 @@ use crate::access::{Guarded, NOBODY, bearer, key};
 use anyhow::{Context as _, Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tasker_shared::id::DeadLetterId;
 use tasker_tests::process::{TASKER, command};
 
 /// The id that nothing has.
@@ -42,7 +43,7 @@ async fn dead_letters_of_other_namespaces_do_not_exist_for_a_caller() -> Result<
         .execute(&format!(
             "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count)
              values ('{}', 'unreadable', 'task_requests', '{{}}', 'the secret of nobody', 1)",
-            uuid::Uuid::now_v7()
+            DeadLetterId::generate()
         ))
         .await?;
     let secret = key(&service.database.url, "caller", &["dlq:*", "tasks:*"], &["mine"]).await?;
