@@ -31,6 +31,7 @@ mod operations;
 mod overload;
 mod process;
 mod process_refusals;
+mod queue_fuzz;
 mod queues;
 mod races;
 mod rate_limits;
