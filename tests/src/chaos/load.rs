@@ -177,6 +177,7 @@ impl Caller {
             Operation::Resume => ("resume", client.resume(task, &action).await),
             Operation::Retry => ("retry", client.retry(task, &action).await),
             Operation::Resolve => ("resolve", client.resolve(task, &action).await),
+            Operation::ParkStep(step) => ("park_step", client.park_step(task, &name(step), &action).await),
             Operation::CancelStep(step) => ("cancel_step", client.cancel_step(task, &name(step), &action).await),
             Operation::ResolveStep(step) => {
                 let resolution = ResolveStep {
@@ -188,8 +189,12 @@ impl Caller {
             }
         };
         let refused = matches!(&done, Err(Error::Refused(problem)) if problem.status < 500);
+        let step = match operation {
+            Operation::ParkStep(step) | Operation::CancelStep(step) | Operation::ResolveStep(step) => Some(step),
+            _ => None,
+        };
         if !refused {
-            self.ledger.acted(operator, Action { task, verb, acknowledged: done.is_ok() });
+            self.ledger.acted(operator, Action { task, step, verb, acknowledged: done.is_ok() });
         }
     }
 }
