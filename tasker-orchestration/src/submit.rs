@@ -28,6 +28,9 @@ use tasker_shared::{
 /// The longest text in a field of a submission, in bytes.
 const LONGEST_TEXT: usize = 1024;
 
+/// How often a submission begins anew that others got in the way of.
+const MOST_RACES: usize = 5;
+
 /// The most tags of a task.
 const MOST_TAGS: usize = 50;
 
@@ -48,19 +51,23 @@ pub async fn submit(
     loop {
         match submit_once(orchestration, asked.clone()).await {
             // two submissions that carry the same identities in another order may wait for each other
-            Err(Error::Storage(error)) if error.is_lost_race() && attempt < 5 => attempt += 1,
-            answer => return answer,
+            Err(Error::Storage(error)) if error.is_lost_race() && attempt < MOST_RACES => attempt += 1,
+            Err(error) => return Err(error),
+            Ok(answers) if attempt < MOST_RACES && answers.iter().any(Option::is_none) => attempt += 1,
+            Ok(answers) => {
+                let vanished = "the task with this identity is being deleted again and again; submit it later";
+                let unanswered = || Err(Error::Illegal(vanished.to_owned()));
+                return Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect());
+            }
         }
     }
 }
 
-async fn submit_once(
-    orchestration: &Orchestration,
-    asked: Vec<SubmitTask>,
-) -> Result<Vec<Result<Submitted, Error>>, Error> {
+/// Answers with nothing where a task neither is new nor exists: what it met was removed at that moment. Then nothing is stored.
+async fn submit_once(orchestration: &Orchestration, asked: Vec<SubmitTask>) -> Result<Answers, Error> {
     let mut committed = Committed::new();
     let mut session = orchestration.database().begin("submit").await?;
-    let (answers, accepted) = accept(orchestration, &mut session, asked).await?;
+    let (mut answers, accepted) = accept(orchestration, &mut session, asked).await?;
     let created: HashSet<TaskId> = match accepted.as_slice() {
         [] => HashSet::new(),
         _ => {
@@ -70,7 +77,6 @@ async fn submit_once(
     };
     let repeats: Vec<&(usize, NewTask, Arc<Compiled>)> =
         accepted.iter().filter(|(_, task, _)| !created.contains(&task.id)).collect();
-    let mut answers = answers;
     if !repeats.is_empty() {
         let questions: Vec<&NewTask> = repeats.iter().map(|(_, task, _)| task).collect();
         for existing in tasks::existing(&mut session, &questions).await? {
@@ -83,6 +89,10 @@ async fn submit_once(
                 created: false,
                 state: existing.state,
             }));
+        }
+        if repeats.iter().any(|(place, ..)| answers[*place].is_none()) {
+            session.rollback().await?;
+            return Ok(answers);
         }
     }
     let mut now = Vec::new();
@@ -109,8 +119,7 @@ async fn submit_once(
     initialize::initialize(orchestration, &mut session, now, &mut committed).await?;
     committed.transaction = Some(session.commit().await?);
     committed.tell(orchestration);
-    let unanswered = || Err(Error::Illegal("the task with this identity is being deleted; submit it again".to_owned()));
-    Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect())
+    Ok(answers)
 }
 
 type Answers = Vec<Option<Result<Submitted, Error>>>;

@@ -21,7 +21,7 @@ pub use permissions::ROUTES;
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
 use pressure::{Pressure, under_pressure};
-use rate::{Limiter, limited};
+use rate::{Limiter, limited, limited_by_address};
 use std::time::Duration;
 use tasker_shared::{
     breaker,
@@ -48,7 +48,7 @@ pub struct Settings {
     pub max_concurrent_requests: usize,
     /// How many requests wait for a task at the same time.
     pub max_waiting_requests: usize,
-    /// How often one client may ask.
+    /// How often one address and one caller may ask.
     pub rate_limits: RateLimits,
     /// Ends waiting requests early when the service stops.
     pub shutdown: CancellationToken,
@@ -67,7 +67,7 @@ pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
     let pressure = Pressure::new(settings.max_concurrent_requests, settings.max_waiting_requests, breaker, &metrics);
     let limiter = Limiter::new(&settings.rate_limits, &metrics);
     let (routes, api) =
-        api(request_timeout, Some(limiter)).with_state(Api { orchestration, shutdown }).split_for_parts();
+        api(request_timeout, Some(limiter.clone())).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
@@ -75,6 +75,8 @@ pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
     let routes = routes.layer(middleware::from_fn_with_state(gate, access::guard));
     // what costs the database anything, such as knowing who asks, stands above this line
     let routes = routes.layer(middleware::from_fn_with_state(pressure, under_pressure));
+    // who comes too often from one address is not even counted among those who wait
+    let routes = routes.layer(middleware::from_fn_with_state(limiter, limited_by_address));
     web::common(routes, &metrics, max_body_bytes)
 }
 

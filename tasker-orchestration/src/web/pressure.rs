@@ -16,7 +16,7 @@ use tasker_shared::{
 use tokio::sync::Semaphore;
 
 /// The routes of the API begin so; pages, health and metrics are always answered.
-const API: &str = "/v1/";
+pub(super) const API: &str = "/v1/";
 
 /// Waits for a task, for up to a minute.
 const WAIT: &str = "/v1/tasks/{task_id}/wait";

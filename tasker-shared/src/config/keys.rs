@@ -102,6 +102,8 @@ pub(super) const KEYS: &[Key] = &[
     key("orchestration.tls.client_authority", Kind::Text),
     key("orchestration.max_concurrent_requests", COUNT),
     key("orchestration.max_waiting_requests", COUNT),
+    key("orchestration.rate_limits.address_per_second", PER_SECOND),
+    key("orchestration.rate_limits.address_burst", COUNT),
     key("orchestration.rate_limits.submit_per_second", PER_SECOND),
     key("orchestration.rate_limits.submit_burst", COUNT),
     key("orchestration.rate_limits.read_per_second", PER_SECOND),

@@ -84,7 +84,7 @@ pub struct Orchestration {
     pub max_concurrent_requests: usize,
     /// How many requests wait for tasks at the same time.
     pub max_waiting_requests: usize,
-    /// How often one client may ask.
+    /// How often one address and one caller may ask.
     pub rate_limits: RateLimits,
     /// TLS for the HTTP API.
     pub tls: Tls,
@@ -105,10 +105,14 @@ pub struct Tls {
     pub client_authority: Option<PathBuf>,
 }
 
-/// How often one client may ask the HTTP API, for each group of routes. A rate of zero is no limit.
+/// How often one address, and one caller each route, may ask the HTTP API. A rate of zero is no limit.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimits {
+    /// Requests from one address, each second; before it is known who asks.
+    pub address_per_second: f64,
+    /// How many of them at once.
+    pub address_burst: u32,
     /// Requests that submit tasks, each second.
     pub submit_per_second: f64,
     /// How many of them at once.
@@ -121,7 +125,7 @@ pub struct RateLimits {
     pub operate_per_second: f64,
     /// How many of them at once.
     pub operate_burst: u32,
-    /// How many clients are remembered.
+    /// How many addresses, and how many pairs of caller and route in each group, are remembered.
     pub max_clients: usize,
 }
 

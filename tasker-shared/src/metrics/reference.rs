@@ -19,6 +19,8 @@ pub fn reference_page() -> String {
         let bounds: Vec<String> = spec.buckets.iter().map(f64::to_string).collect();
         let _infallible = writeln!(page, "- `{}`: {}", spec.name, bounds.join(", "));
     }
+    page.push('\n');
+    page.push_str(&super::cardinality::section());
     page
 }
 

@@ -1,5 +1,6 @@
 //! What the running system tells: metrics and traces as a collector receives them, against what the database says.
 
+mod cardinality;
 mod counters;
 mod late;
 mod leader;

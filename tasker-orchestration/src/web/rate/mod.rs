@@ -1,32 +1,48 @@
-//! Rate limits: a token bucket for each client and group of routes, in this process.
+//! Rate limits: token buckets in this process. One for each address before it is known who asks, so that guessing keys is
+//! limited too; then one for each caller and route.
 
 mod bucket;
 
 pub(in crate::web) use bucket::Rate;
 
-use super::pressure::{route, seconds_up};
+use super::pressure::{API, route, seconds_up};
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bucket::{Buckets, Decision};
 use std::{
-    net::{IpAddr, SocketAddr},
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 use tasker_shared::{
+    access::Principal,
     config::RateLimits,
     metrics::{Label, Metrics, labels},
     runtime::web::problem,
 };
 
-/// Who a request is from.
-type Client = Option<IpAddr>;
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// Routes that share a limit.
+/// Where a request comes from; nothing where there is no connection.
+type Address = Option<IpAddr>;
+
+/// Who a request is from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Caller {
+    /// The holder of a key, or the subject of a token.
+    Known(String),
+    /// Somebody there, where authentication is off.
+    At(Address),
+}
+
+/// Routes with the same rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
     /// They make tasks.
@@ -43,35 +59,41 @@ pub(super) struct Limiter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    submit: Option<Limit>,
-    read: Option<Limit>,
-    operate: Option<Limit>,
+    address: Option<Limit<Address>>,
+    submit: Option<Limit<(Caller, String)>>,
+    read: Option<Limit<(Caller, String)>>,
+    operate: Option<Limit<(Caller, String)>>,
     metrics: Metrics,
     epoch: Instant,
 }
 
 #[derive(Debug)]
-struct Limit {
+struct Limit<K> {
     burst: u32,
-    buckets: Mutex<Buckets<Client>>,
+    buckets: Mutex<Buckets<K>>,
+}
+
+impl<K: Hash + Eq> Limit<K> {
+    fn new(per_second: f64, burst: u32, most_keys: usize) -> Option<Self> {
+        let buckets = || Mutex::new(Buckets::new(Rate { per_second, burst }, most_keys));
+        (per_second > 0.0).then(|| Self { burst, buckets: buckets() })
+    }
 }
 
 impl Limiter {
     pub(super) fn new(limits: &RateLimits, metrics: &Metrics) -> Self {
-        let limit = |per_second: f64, burst: u32| {
-            let buckets = || Mutex::new(Buckets::new(Rate { per_second, burst }, limits.max_clients));
-            (per_second > 0.0).then(|| Limit { burst, buckets: buckets() })
-        };
+        let most = limits.max_clients;
         Self(Arc::new(Inner {
-            submit: limit(limits.submit_per_second, limits.submit_burst),
-            read: limit(limits.read_per_second, limits.read_burst),
-            operate: limit(limits.operate_per_second, limits.operate_burst),
+            address: Limit::new(limits.address_per_second, limits.address_burst, most),
+            submit: Limit::new(limits.submit_per_second, limits.submit_burst, most),
+            read: Limit::new(limits.read_per_second, limits.read_burst, most),
+            operate: Limit::new(limits.operate_per_second, limits.operate_burst, most),
             metrics: metrics.clone(),
             epoch: Instant::now(),
         }))
     }
 
-    fn of(&self, group: Group) -> Option<&Limit> {
+    fn of(&self, group: Group) -> Option<&Limit<(Caller, String)>> {
         match group {
             Group::Submit => self.0.submit.as_ref(),
             Group::Read => self.0.read.as_ref(),
@@ -79,24 +101,43 @@ impl Limiter {
         }
     }
 
-    fn decide(&self, limit: &Limit, client: Client) -> Decision {
+    fn decide<K: Hash + Eq>(&self, limit: &Limit<K>, key: K) -> Decision {
         let started = Instant::now();
         let now = started.duration_since(self.0.epoch);
-        let decision = limit.buckets.lock().unwrap_or_else(PoisonError::into_inner).take(client, now);
+        let decision = limit.buckets.lock().unwrap_or_else(PoisonError::into_inner).take(key, now);
         self.0.metrics.rate_limit_check_duration.record_since(started, ());
         decision
     }
+
+    fn count(&self, endpoint: String, decision: &Decision) {
+        let outcome = if decision.allowed { "allowed" } else { "rejected" };
+        let endpoint = Label::from(endpoint);
+        self.0.metrics.rate_limit_requests.add(1, labels::RateLimited { endpoint, outcome });
+    }
 }
 
-/// Serves the request if its client has a token left, and says how many are left.
+/// Serves the request if its address has a token left. Nobody has looked at it before this. Probes are not limited.
+pub(super) async fn limited_by_address(State(limiter): State<Limiter>, request: Request, next: Next) -> Response {
+    let route = route(&request).filter(|route| route.starts_with(API) || route == "/metrics");
+    let (Some(limit), Some(route)) = (&limiter.0.address, route) else { return next.run(request).await };
+    let decision = limiter.decide(limit, address(&request));
+    let mut response = if decision.allowed { next.run(request).await } else { refused("address", &decision) };
+    // the limit of the caller has counted the request, and says more
+    if !response.headers().contains_key(LIMIT) {
+        limiter.count(route, &decision);
+        tell(response.headers_mut(), limit.burst, &decision);
+    }
+    response
+}
+
+/// Serves the request if its caller has a token left for this route, and says how many are left.
 pub(super) async fn limited(State(limiter): State<Limiter>, request: Request, next: Next) -> Response {
     let group = group(request.method(), request.uri().path());
     let Some(limit) = limiter.of(group) else { return next.run(request).await };
-    let decision = limiter.decide(limit, client(&request));
-    let endpoint = route(&request).map_or(Label::from("unmatched"), Label::from);
-    let outcome = if decision.allowed { "allowed" } else { "rejected" };
-    limiter.0.metrics.rate_limit_requests.add(1, labels::RateLimited { endpoint, outcome });
-    let mut response = if decision.allowed { next.run(request).await } else { refused(&decision) };
+    let route = route(&request).unwrap_or_else(|| "unmatched".to_owned());
+    let decision = limiter.decide(limit, (caller(&request), route.clone()));
+    limiter.count(route, &decision);
+    let mut response = if decision.allowed { next.run(request).await } else { refused("client", &decision) };
     tell(response.headers_mut(), limit.burst, &decision);
     response
 }
@@ -109,13 +150,25 @@ fn group(method: &Method, path: &str) -> Group {
     }
 }
 
-/// The address of the connection. What a header says of others is not believed: anyone can write it.
-fn client(request: &Request) -> Client {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|client| client.0.ip().to_canonical())
+fn caller(request: &Request) -> Caller {
+    match request.extensions().get::<Principal>().filter(|principal| principal.is_authenticated()) {
+        Some(principal) => Caller::Known(principal.name().to_owned()),
+        None => Caller::At(address(request)),
+    }
 }
 
-fn refused(decision: &Decision) -> Response {
-    let title = "too many requests from this client; the header `retry-after` says when there is room again";
+/// The address of the connection; of IPv6 the half that names the network, since whoever has one has all of it. What a header
+/// says of others is not believed: anyone can write it.
+fn address(request: &Request) -> Address {
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0.ip().to_canonical();
+    Some(match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    })
+}
+
+fn refused(whom: &str, decision: &Decision) -> Response {
+    let title = format!("too many requests from this {whom}; the header `retry-after` says when there is room again");
     let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited", title).into_response();
     let wait = HeaderValue::from(seconds_up(decision.retry_after));
     response.headers_mut().insert(header::RETRY_AFTER, wait);
@@ -123,84 +176,10 @@ fn refused(decision: &Decision) -> Response {
 }
 
 fn tell(headers: &mut HeaderMap, burst: u32, decision: &Decision) {
-    headers.insert("ratelimit-limit", HeaderValue::from(burst));
-    headers.insert("ratelimit-remaining", HeaderValue::from(decision.remaining));
-    headers.insert("ratelimit-reset", HeaderValue::from(seconds_up(decision.reset)));
+    headers.insert(LIMIT, HeaderValue::from(burst));
+    headers.insert(REMAINING, HeaderValue::from(decision.remaining));
+    headers.insert(RESET, HeaderValue::from(seconds_up(decision.reset)));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Group, Limiter, group, limited};
-    use axum::{Router, body::Body, extract::ConnectInfo, http::Request, middleware, response::Response, routing::get};
-    use std::net::SocketAddr;
-    use tasker_shared::{
-        config::{Config, RateLimits, Sources},
-        metrics::Metrics,
-    };
-    use tower::ServiceExt;
-
-    fn router(limits: &RateLimits) -> Router {
-        let limiter = Limiter::new(limits, &Metrics::disabled());
-        let answer = || async { "answered" };
-        Router::new()
-            .route("/v1/tasks", get(answer).post(answer))
-            .layer(middleware::from_fn_with_state(limiter, limited))
-    }
-
-    fn limits() -> RateLimits {
-        let off = Config::load(&Sources::built_in("test")).expect("it loads").orchestration.rate_limits;
-        RateLimits { submit_per_second: 0.5, submit_burst: 2, ..off }
-    }
-
-    async fn ask(router: &Router, method: &str, client: &str) -> Response {
-        let address: SocketAddr = client.parse().unwrap();
-        let request = Request::builder().method(method).uri("/v1/tasks").extension(ConnectInfo(address));
-        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
-    }
-
-    fn header(response: &Response, name: &str) -> Option<u64> {
-        response.headers().get(name).map(|value| value.to_str().unwrap().parse().unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_client_that_asks_too_often_is_refused_with_the_time_to_wait_and_others_are_not() {
-        let router = router(&limits());
-        for left in [1, 0] {
-            let response = ask(&router, "POST", "10.0.0.1:1000").await;
-            assert_eq!(response.status(), 200);
-            assert_eq!(
-                (header(&response, "ratelimit-limit"), header(&response, "ratelimit-remaining")),
-                (Some(2), Some(left))
-            );
-        }
-        let refused = ask(&router, "POST", "10.0.0.1:2000").await;
-        assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (429, Some(2)));
-        assert_eq!((header(&refused, "ratelimit-remaining"), header(&refused, "ratelimit-reset")), (Some(0), Some(4)));
-        assert_eq!(refused.headers()["content-type"], "application/problem+json");
-        assert_eq!(ask(&router, "POST", "10.0.0.2:1000").await.status(), 200);
-        assert_eq!(ask(&router, "POST", "[::ffff:10.0.0.1]:1").await.status(), 429, "the same client over IPv6");
-    }
-
-    #[tokio::test]
-    async fn a_group_without_a_limit_is_not_limited() {
-        let router = router(&limits());
-        for _ in 0..100 {
-            let response = ask(&router, "GET", "10.0.0.1:1000").await;
-            assert_eq!((response.status().as_u16(), header(&response, "ratelimit-limit")), (200, None));
-        }
-    }
-
-    #[test]
-    fn every_route_belongs_to_the_group_of_what_it_does() {
-        for (method, path, expected) in [
-            ("POST", "/v1/tasks", Group::Submit),
-            ("POST", "/v1/tasks/batch", Group::Submit),
-            ("GET", "/v1/tasks", Group::Read),
-            ("HEAD", "/v1/workers", Group::Read),
-            ("POST", "/v1/tasks/1/cancel", Group::Operate),
-            ("POST", "/v1/templates", Group::Operate),
-        ] {
-            assert_eq!(group(&method.parse().unwrap(), path), expected, "{method} {path}");
-        }
-    }
-}
+mod tests;

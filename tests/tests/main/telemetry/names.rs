@@ -7,13 +7,17 @@ use super::{
 };
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tasker_orchestration::{operate, query, service as orchestration};
 use tasker_shared::{
     api::{Action, DeadLetterFilter, SubmitTask, Submitted},
     config::{Config, Sources},
     id::TaskId,
-    metrics::{CATALOG, Kind},
+    metrics::{CATALOG, Kind, cardinality, cardinality::Deployment},
     runtime::Process,
     telemetry::{Telemetry, settings::Protocol},
 };
@@ -185,8 +189,30 @@ fn told(samples: &[Sample]) -> (BTreeSet<&str>, BTreeSet<&str>) {
     )
 }
 
+/// What [`templates`] and this test deploy, for a process with one id.
+const DEPLOYED: Deployment =
+    Deployment { namespaces: 2, templates: 6, steps: 6, steps_of_largest: 1, limits: 1, correlation_ids: 1 };
+
+/// No metric has more label sets than the contract says: each task, and what is counted without a task.
+fn holds_the_contract(samples: &[Sample]) {
+    let shared = Deployment { correlation_ids: 0, ..DEPLOYED };
+    for spec in CATALOG {
+        let mut sets: BTreeMap<Option<&str>, BTreeSet<_>> = BTreeMap::new();
+        for sample in samples.iter().filter(|sample| sample.name == spec.name) {
+            let id = sample.labels.get("correlation_id").map(String::as_str).filter(|id| *id != "overflow");
+            sets.entry(id).or_default().insert(&sample.labels);
+        }
+        let most_shared = cardinality::most_sets(spec, &shared);
+        let most_of_one = cardinality::most_sets(spec, &DEPLOYED) - most_shared;
+        for (id, sets) in sets {
+            let most = if id.is_some() { most_of_one } else { most_shared };
+            assert!(sets.len() <= most, "{}: {} label sets, at most {most}: {sets:#?}", spec.name, sets.len());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
+async fn a_full_run_tells_every_declared_metric_and_no_other_within_the_bounds_on_series() -> Result<()> {
     let (test_database, receiver) = (TestDatabase::create().await?, Receiver::default());
     let services = Services::start(&test_database.url, &receiver).await?;
     for template in templates() {
@@ -243,5 +269,6 @@ async fn a_full_run_tells_every_declared_metric_and_no_other() -> Result<()> {
     let samples = samples(&receiver.metrics());
     let declared: BTreeSet<&str> = CATALOG.iter().map(|spec| spec.name).collect();
     assert_eq!(told(&samples).1, declared);
+    holds_the_contract(&samples);
     test_database.drop().await
 }
