@@ -59,7 +59,8 @@ pub async fn command(arguments: &Settings) -> Result<ExitCode> {
     for seed in arguments.seed..arguments.seed + arguments.seeds {
         for scenario in &scenarios {
             let (tasks, services) = (arguments.tasks, arguments.services.max(1));
-            let report = run(&Options { seed, scenario: *scenario, lasts, tasks, services, keep: arguments.keep }).await?;
+            let report =
+                run(&Options { seed, scenario: *scenario, lasts, tasks, services, keep: arguments.keep }).await?;
             println!("{report}");
             reports.push(report);
             if let Some(path) = &arguments.out {

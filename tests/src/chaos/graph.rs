@@ -63,8 +63,8 @@ pub struct Graph {
 pub const NAMESPACES: [&str; 2] = ["chaos", "Chaos-2"];
 
 const SHAPES: [&str; 14] = [
-    "single", "chain", "diamond", "fan", "tree", "funnel", "mesh", "single", "chain", "diamond", "wide", "deep", "funnel",
-    "mesh",
+    "single", "chain", "diamond", "fan", "tree", "funnel", "mesh", "single", "chain", "diamond", "wide", "deep",
+    "funnel", "mesh",
 ];
 
 impl Graph {

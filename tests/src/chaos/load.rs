@@ -16,8 +16,9 @@ use tasker_shared::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-/// The pause between two tries of a submission.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The pause after the first try of a submission that failed, in milliseconds. It doubles with each, up to the longest: hundreds
+/// of callers that ask again all the time would keep down what tries to get up.
+const PAUSE_MS: (usize, usize) = (200, 3200);
 
 /// The table of the caller, whose rows are written in the transaction that submits.
 pub const ORDERS: &str =
@@ -68,6 +69,7 @@ struct Caller {
 impl Caller {
     async fn submit(&self, submission: &Submission) {
         let mut dice = Dice::new(self.plan.seed, &format!("caller {}", self.number));
+        let mut pause = PAUSE_MS.0;
         while Instant::now() < self.deadline {
             self.ledger.tried(self.number, submission.graph);
             let done = match submission.way {
@@ -82,7 +84,8 @@ impl Caller {
             if done.is_ok() {
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(dice.pause(pause / 2, pause)).await;
+            pause = (pause * 2).min(PAUSE_MS.1);
         }
     }
 

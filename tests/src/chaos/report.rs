@@ -150,9 +150,10 @@ impl Report {
 }
 
 fn tasks_per_second(facts: &Facts) -> f64 {
-    let ends = facts.history.iter().filter(|line| {
-        line.step_id.is_none() && line.to_state.parse::<TaskState>().is_ok_and(TaskState::is_final)
-    });
+    let ends = facts
+        .history
+        .iter()
+        .filter(|line| line.step_id.is_none() && line.to_state.parse::<TaskState>().is_ok_and(TaskState::is_final));
     let mut ends: Vec<f64> = ends.map(|line| line.at).collect();
     ends.sort_by(f64::total_cmp);
     let (first, last) = (ends.len() / 5, ends.len() * 4 / 5);

@@ -162,7 +162,8 @@ async fn while_the_database_is_away_requests_are_refused_at_once_and_afterwards_
 
     let told = |process: &Process, what: &str| process.text().matches(&format!("the circuit breaker {what}")).count();
     // on a machine that is busy it may open between the outages as well
-    let of_api = || (told(&stage.orchestration, "api_database opens"), told(&stage.orchestration, "api_database closes"));
+    let of_api =
+        || (told(&stage.orchestration, "api_database opens"), told(&stage.orchestration, "api_database closes"));
     let before_outage = of_api();
     let frozen = patient.freeze()?;
     let opened = opens(&api).await?;

@@ -257,6 +257,8 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
     judged.effects.attempts.remove(&(of.0, 9));
     judged.letters().await?;
     judged.ledger.rolled_back(2);
+    judged.ledger.tried(3, 0);
+    assert!(judged.verdict().await?.contains(&Promise::Accepted), "somebody asks in vain");
     assert!(judged.verdict().await?.contains(&Promise::OneTask), "what was rolled back is there");
     judged.system.close().await
 }

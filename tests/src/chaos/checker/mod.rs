@@ -19,6 +19,8 @@ use std::fmt;
 pub enum Promise {
     /// An accepted task is there and comes to its end.
     NothingLost,
+    /// Whoever asks again is accepted, soon after the faults are over.
+    Accepted,
     /// One submission is one task.
     OneTask,
     /// A step's outcome counts once, and only from the lease that holds.

@@ -88,6 +88,10 @@ fn submissions(facts: &Facts, ledger: &Entries, graphs: &[Graph], index: &Index<
         if let Some(why) = &submitted.refused {
             found.unless(false, Promise::NothingLost, || format!("submission {number} was refused: {why}"));
         }
+        let answered = !submitted.acknowledged.is_empty() || submitted.rolled_back || submitted.refused.is_some();
+        found.unless(answered, Promise::Accepted, || {
+            format!("submission {number} was tried {} times and never accepted", submitted.tries)
+        });
         for id in &submitted.acknowledged {
             found.unless(index.tasks.contains_key(&id.0), Promise::NothingLost, || {
                 format!("task {id} of submission {number} was acknowledged and does not exist")

@@ -170,10 +170,7 @@ async fn a_task_by_sql_that_is_cancelled_is_counted_as_requested_once() -> Resul
         let task = sqlx::query_scalar(sql).fetch_one(rig.system.orchestration.database().pool()).await?;
         operate::cancel(&rig.system.orchestration, task, &Action::default()).await?;
         rig.system.execute("update pgmq.q_task_requests set vt = clock_timestamp()").await?;
-        eventually(state, async || {
-            Ok(rig.system.count("select count(*) from pgmq.q_task_requests").await? == 0)
-        })
-        .await
+        eventually(state, async || Ok(rig.system.count("select count(*) from pgmq.q_task_requests").await? == 0)).await
     };
     cancel("the message of a cancelled task is taken").await?;
     rig.system.execute(&format!("do $$ begin perform {submit}; end $$")).await?;
