@@ -14,11 +14,14 @@ use tasker_shared::{
     api::{self, ApplyTemplate, ResolveStep, SubmitTask},
     id::TaskId,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 /// The pause after the first try of a submission that failed, in milliseconds. It doubles with each, up to the longest: hundreds
 /// of callers that ask again all the time would keep down what tries to get up.
 const PAUSE_MS: (usize, usize) = (200, 3200);
+
+/// How many connections the callers by SQL have at once, as the pool of an application has.
+const SQL_CONNECTIONS: usize = 16;
 
 /// The table of the caller, whose rows are written in the transaction that submits.
 pub const ORDERS: &str =
@@ -42,9 +45,10 @@ pub async fn register(machines: &Machines, plan: &Plan, effects: &str, outside: 
 /// Runs the whole load. Everything is tried until `deadline`, and then left as it is.
 pub async fn run(machines: Arc<Machines>, plan: Arc<Plan>, ledger: Arc<Ledger>, began: Instant, deadline: Instant) {
     let mut callers = JoinSet::new();
+    let pool = Arc::new(Semaphore::new(SQL_CONNECTIONS));
     for number in 0..plan.submissions.len() {
         let (machines, plan, ledger) = (Arc::clone(&machines), Arc::clone(&plan), Arc::clone(&ledger));
-        let caller = Caller { machines, plan, ledger, number, deadline };
+        let caller = Caller { machines, plan, ledger, pool: Arc::clone(&pool), number, deadline };
         callers.spawn(async move {
             let Some(submission) = caller.plan.submissions.get(number).cloned() else { return };
             tokio::time::sleep_until(began + submission.at).await;
@@ -62,6 +66,7 @@ struct Caller {
     machines: Arc<Machines>,
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
+    pool: Arc<Semaphore>,
     number: usize,
     deadline: Instant,
 }
@@ -132,6 +137,7 @@ impl Caller {
             let database = tail.split_once('/').map_or("", |(_, database)| database);
             format!("{rest}:{}/{database}", network.proxy.port())
         });
+        let _place = self.pool.acquire().await?;
         let work = async {
             let mut connection = connect(&url.context("a port in the URL")?).await?;
             let mut transaction = connection.begin().await?;
