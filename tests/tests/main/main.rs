@@ -50,3 +50,4 @@ mod telemetry;
 mod tls;
 mod wakeups;
 mod wfformat;
+mod worker_start;
