@@ -190,9 +190,11 @@ async fn a_worker_that_stands_still_in_its_report_until_its_lease_lapses_writes_
     let url = system.test_database.url.clone();
     let mut zombie = worker(&url, &[("TASKER__WORKER__MAX_CONCURRENT_STEPS", "1")])?;
     let hold = Hold::take(&system).await?;
-    book(&system, 0, 1).await?;
+    book(&system, 300, 1).await?;
     hold.until_held(&system).await?;
     zombie.signal(Signal::SIGSTOP)?;
+    let stat = format!("/proc/{}/stat", zombie.pid()?);
+    eventually("it stands still", async || Ok(std::fs::read_to_string(&stat)?.contains(") T "))).await?;
     hold.release().await?;
     let mut other = worker(&url, &[])?;
     let open = "select count(*) from tasker.tasks where finished_at is null";
