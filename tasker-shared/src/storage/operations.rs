@@ -141,7 +141,7 @@ pub async fn set_error(session: &mut Session, step: StepId, failure: &Failure) -
     session.execute("set_error", query.bind(step).bind(Json(failure))).await.map(drop)
 }
 
-/// Tells the dependents of a step that they need not wait for it any more.
+/// Tells the dependents of a step that still wait that they need not wait for it any more.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -149,7 +149,7 @@ pub async fn free_dependents(session: &mut Session, step: StepId) -> Result<u64,
     let query = sqlx::query(
         "-- free_dependents
          update tasker.steps c set waiting_on = c.waiting_on - 1
-           from tasker.step_edges e where e.parent_id = $1 and c.id = e.child_id",
+           from tasker.step_edges e where e.parent_id = $1 and c.id = e.child_id and c.state = 'pending'",
     );
     session.execute("free_dependents", query.bind(step)).await
 }
@@ -170,6 +170,20 @@ pub async fn recount(session: &mut Session, task: TaskId) -> Result<Option<Count
          returning t.id as task_id, t.remaining_steps as remaining, t.active_steps as active",
     );
     session.fetch_optional("recount_steps", query.bind(task)).await
+}
+
+/// Whether a pending task waits for its start. One that does not was submitted by SQL, and its message is still to be
+/// taken: nobody has heard of it.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn is_known(session: &mut Session, task: TaskId) -> Result<bool, Error> {
+    let query = sqlx::query_as(
+        "-- is_task_known
+         select exists (select from tasker.timers where kind = 'start' and subject = $1)",
+    );
+    let found: Option<(bool,)> = session.fetch_optional("is_task_known", query.bind(task)).await?;
+    Ok(found.is_some_and(|(known,)| known))
 }
 
 /// Holds the retry timers of a task that is paused.
