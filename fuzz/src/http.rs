@@ -1,5 +1,6 @@
 //! Requests to the HTTP API of an orchestration whose database does not answer: everything up to the first statement.
 
+use super::unconnected::{configured, database};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -12,14 +13,12 @@ use tasker_orchestration::{
 };
 use tasker_shared::{
     api::Problem,
-    config::{Config, Sources},
     metrics::Metrics,
     runtime::{
         Bell,
         access::Authenticator,
         web::{Exposition, HealthChecks, PROBLEM_JSON},
     },
-    storage::{Database, Options},
     telemetry::Tracing,
 };
 use tokio::runtime::Runtime;
@@ -142,19 +141,6 @@ fn routes() -> Vec<Route> {
 }
 
 fn unconnected() -> Orchestration {
-    let options = Options {
-        url: "postgres://nobody@127.0.0.1:1/nothing".into(),
-        max_connections: 1,
-        connect_timeout: Duration::from_millis(1),
-        acquire_timeout: Duration::from_millis(1),
-        statement_timeout: Duration::from_secs(1),
-        application_name: "fuzz".into(),
-    };
-    let database = Database::deferred(&options, Metrics::disabled()).expect("the URL is one");
     let settings = Settings { max_input_bytes: 16 * 1024, max_batch_submit: 10, ..service::settings(&configured()) };
-    Orchestration::new(database, Bell::local(), Tracing::disabled(), settings)
-}
-
-fn configured() -> Config {
-    Config::load(&Sources::built_in("test")).expect("the built-in configuration is valid")
+    Orchestration::new(database(), Bell::local(), Tracing::disabled(), settings)
 }

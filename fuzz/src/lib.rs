@@ -4,12 +4,16 @@
 //! `cargo fuzz` drives them from `fuzz_targets/`; the ordinary tests drive them too, from `tests/tests/main/fuzz.rs`.
 
 mod http;
+mod token;
+mod unconnected;
 
 pub use http::http;
+pub use token::{jwks, token};
 
 use std::fs;
 use tasker_shared::{
     config::{Config, Sources},
+    queue,
     telemetry::TraceParent,
     template::{Compiled, Limits, checksum, graph, parse, parse_with, to_yaml, wfformat},
 };
@@ -18,8 +22,16 @@ use tasker_shared::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 5] =
-    [("template", template), ("wfformat", wfformat), ("config", config), ("traceparent", traceparent), ("http", http)];
+pub const TARGETS: [(&str, Target); 8] = [
+    ("template", template),
+    ("wfformat", wfformat),
+    ("config", config),
+    ("traceparent", traceparent),
+    ("http", http),
+    ("message", message),
+    ("token", token),
+    ("jwks", jwks),
+];
 
 /// A template: what is accepted can be drawn, written, read again as the same, and applied in every environment.
 pub fn template(data: &[u8]) {
@@ -79,5 +91,18 @@ pub fn traceparent(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(context) = text.parse::<TraceParent>() {
         assert_eq!(context.to_string().parse::<TraceParent>().expect("it was sent on"), context);
+    }
+}
+
+/// A message of the queues of requests and results: what is understood says the same when it is written anew.
+pub fn message(data: &[u8]) {
+    let Ok(message) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+    if let Some(task_id) = queue::requested_task(&message) {
+        assert_eq!(queue::requested_task(&serde_json::json!({ "task_id": task_id })), Some(task_id));
+    }
+    if let Some(reported) = queue::reported_step(&message) {
+        let (step_id, task_id, attempt) = reported;
+        let again = serde_json::json!({ "step_id": step_id, "task_id": task_id, "attempt": attempt });
+        assert_eq!(queue::reported_step(&again), Some(reported));
     }
 }

@@ -10,8 +10,8 @@ use crate::{
 use rand::RngExt as _;
 use std::{collections::HashMap, time::Duration};
 use tasker_shared::{
-    id::{StepId, TaskId},
-    queue::{Message, QueueName, STEP_RESULTS},
+    id::TaskId,
+    queue::{self, Message, QueueName, STEP_RESULTS},
     runtime::Topic,
     step::{DeadLetterReason, FailureKind, RetryPolicy, StepState, Verdict, missing, verdict},
     storage::{
@@ -41,7 +41,7 @@ impl Work for Process {
         let mut committed = Committed::new();
         let mut steps = Vec::new();
         for message in messages {
-            match step_of(message) {
+            match queue::reported_step(&message.message) {
                 Some(step) => steps.push(step),
                 None => {
                     let detail = "the message lacks step_id, task_id or attempt";
@@ -185,10 +185,4 @@ fn info(step: &Reported) -> TaskInfo {
         correlation_id: step.correlation_id,
         traceparent: step.traceparent.clone(),
     }
-}
-
-fn step_of(message: &Message) -> Option<(StepId, TaskId, i32)> {
-    let id = |key: &str| message.message.get(key)?.as_str();
-    let attempt = message.message.get("attempt")?.as_i64()?;
-    Some((id("step_id")?.parse().ok()?, id("task_id")?.parse().ok()?, i32::try_from(attempt).ok()?))
 }

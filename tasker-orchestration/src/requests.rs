@@ -7,8 +7,7 @@ use crate::{
     taken::{Work, park_unreadable},
 };
 use tasker_shared::{
-    id::TaskId,
-    queue::{Message, TASK_REQUESTS},
+    queue::{self, Message, TASK_REQUESTS},
     storage::Session,
 };
 
@@ -30,7 +29,7 @@ impl Work for Requests {
         let mut committed = Committed::new();
         let mut ids = Vec::new();
         for message in messages {
-            match task_of(message) {
+            match queue::requested_task(&message.message) {
                 Some(id) => ids.push(id),
                 None => {
                     let detail = "the message has no task_id";
@@ -44,8 +43,4 @@ impl Work for Requests {
         committed.requested = infos.collect();
         Ok(committed)
     }
-}
-
-fn task_of(message: &Message) -> Option<TaskId> {
-    message.message.get("task_id")?.as_str()?.parse().ok()
 }

@@ -4,7 +4,10 @@
 //! that it never takes more than half the time of one connection.
 
 use crate::Orchestration;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use tasker_shared::{
     config,
     metrics::{Pruned, labels::PrunedKind, probe::Leadership as _},
@@ -33,15 +36,16 @@ pub(crate) struct Retention {
 
 #[derive(Debug)]
 struct State {
-    complete: Walk,
-    otherwise: Walk,
+    walks: HashMap<Rule, Walk>,
     /// Tasks removed since the planner was told.
     removed: u64,
 }
 
+/// Which tasks, and how old they must be. Each rule has a walk of its own: it stops at tasks that are too young for it.
+type Rule = (Ended, Age);
+
 #[derive(Debug)]
 struct Walk {
-    ended: Ended,
     place: Option<Place>,
     begun: Instant,
 }
@@ -57,8 +61,7 @@ struct Done {
 impl Retention {
     pub(crate) fn new(orchestration: &Orchestration) -> Self {
         let leader = Leader::candidate(orchestration.database().pool(), Duty::Retain);
-        let (complete, otherwise) = (Walk::new(Ended::Complete), Walk::new(Ended::Otherwise));
-        Self { leader, state: Mutex::new(State { complete, otherwise, removed: 0 }) }
+        Self { leader, state: Mutex::new(State { walks: HashMap::new(), removed: 0 }) }
     }
 
     /// Removes something old; answers with the time until the next turn.
@@ -83,11 +86,11 @@ impl Retention {
 impl State {
     async fn work(&mut self, orchestration: &Orchestration, settings: &config::Retention) -> Result<Done, Error> {
         let mut done = Done::default();
-        for (walk, age) in [(&mut self.complete, settings.complete_after), (&mut self.otherwise, settings.failed_after)]
-        {
-            let Some(age) = age else { continue };
-            let age = Age { finished: age, identity: settings.identity_after };
-            let walked = walk.step(orchestration, settings, age).await?;
+        let rules = rules(orchestration, settings).await?;
+        self.walks.retain(|rule, _| rules.contains(rule));
+        for rule in rules {
+            let walk = self.walks.entry(rule).or_insert_with(Walk::new);
+            let walked = walk.step(orchestration, settings, rule).await?;
             self.removed += walked.removed;
             done.add(&walked);
         }
@@ -108,8 +111,8 @@ impl State {
 }
 
 impl Walk {
-    fn new(ended: Ended) -> Self {
-        Self { ended, place: None, begun: Instant::now() }
+    fn new() -> Self {
+        Self { place: None, begun: Instant::now() }
     }
 
     /// Removes the next old tasks.
@@ -117,13 +120,13 @@ impl Walk {
         &mut self,
         orchestration: &Orchestration,
         settings: &config::Retention,
-        age: Age,
+        (ended, age): Rule,
     ) -> Result<Done, Error> {
         if self.begun.elapsed() > WALK {
-            *self = Self::new(self.ended);
+            *self = Self::new();
         }
         let mut session = orchestration.database().begin("retention").await?;
-        let found = retention::find(&mut session, self.ended, age, self.place, settings.batch_size).await?;
+        let found = retention::find(&mut session, ended, age, self.place, settings.batch_size).await?;
         if found.tasks.is_empty() {
             session.rollback().await?;
         } else {
@@ -147,6 +150,16 @@ impl Done {
         self.removed += other.removed;
         self.more |= other.more;
     }
+}
+
+/// What the settings and the templates say.
+async fn rules(orchestration: &Orchestration, settings: &config::Retention) -> Result<Vec<Rule>, Error> {
+    let said = retention::of_templates(&mut orchestration.database().session("retention_look").await?).await?;
+    let set = [(Ended::Complete, settings.complete_after), (Ended::Otherwise, settings.failed_after)];
+    let set = set.into_iter().filter_map(|(ended, age)| Some((ended, age?, false)));
+    let all = set.chain(said.into_iter().map(|(ended, age)| (ended, age, true)));
+    let identity = settings.identity_after;
+    Ok(all.map(|(ended, finished, of_template)| (ended, Age { finished, of_template, identity })).collect())
 }
 
 /// The tables whose rows are removed one by one, with the age of their rows.

@@ -1,5 +1,6 @@
 //! The harness of the tests that need a database: one PostgreSQL for all of them, a database for each.
 
+pub mod booker;
 pub mod chaos;
 pub mod database;
 #[path = "../../fuzz/src/lib.rs"]

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tasker_tests::{chaos, interleave, model, soak};
+use tasker_tests::{booker, chaos, interleave, model, soak};
 
 /// Long tests of the whole system; build the programs first: `cargo build --release --workspace`
 #[derive(Debug, Parser)]
@@ -25,12 +25,16 @@ enum Command {
     /// The worker that `chaos` starts
     #[command(hide = true)]
     Worker,
+    /// The worker of the tests of exactly-once writes
+    #[command(hide = true)]
+    Booker,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let command = match Args::parse().command {
-        // it brings a runtime of its own, as every service does
+        // they bring a runtime of their own, as every service does
         Command::Worker => return Ok(chaos::worker::run()),
+        Command::Booker => return Ok(booker::run()),
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -47,7 +51,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             report.uncovered().iter().for_each(|transition| println!("never taken: {transition}"));
         }
         Command::Interleave(options) => println!("{}", interleave::run(&options).await?),
-        Command::Worker => {}
+        Command::Worker | Command::Booker => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -58,7 +58,7 @@ pub struct PruneArgs {
     /// The database
     #[command(flatten)]
     pub database: DbArgs,
-    /// How long ago complete tasks must have ended, such as 30d or 12h
+    /// How long ago complete tasks must have ended, such as 30d or 12h; tasks of templates with a `retention` go by that
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     pub older_than: Duration,
     /// The same for tasks that failed, were cancelled or resolved by hand; without it these stay

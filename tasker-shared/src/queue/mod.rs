@@ -96,6 +96,18 @@ pub struct Message {
     pub headers: Option<Value>,
 }
 
+/// The task that a message of [`TASK_REQUESTS`] is about; none where it cannot be understood.
+pub fn requested_task(message: &Value) -> Option<TaskId> {
+    message.get("task_id")?.as_str()?.parse().ok()
+}
+
+/// The step, task and attempt that a message of [`STEP_RESULTS`] is about; none where it cannot be understood.
+pub fn reported_step(message: &Value) -> Option<(StepId, TaskId, i32)> {
+    let id = |key: &str| message.get(key)?.as_str();
+    let attempt = message.get("attempt")?.as_i64()?;
+    Some((id("step_id")?.parse().ok()?, id("task_id")?.parse().ok()?, i32::try_from(attempt).ok()?))
+}
+
 /// Creates a queue, and settings that keep a busy one small; an existing one stays.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! A template that was checked: what the rest of the system works with.
 
+use super::Retention;
 use crate::{
     name::Name,
     step::{Backoff, RetryPolicy},
@@ -34,6 +35,9 @@ pub struct Template {
     pub identity_strategy: IdentityStrategy,
     /// Limits on the whole task.
     pub lifecycle: Lifecycle,
+    /// How long tasks are kept after their end.
+    #[serde(default, skip_serializing_if = "Retention::is_empty")]
+    pub retention: Retention,
     /// The steps, in the order of the file.
     pub steps: Vec<StepTemplate>,
     /// By environment, then by step name: what differs there.

@@ -37,7 +37,8 @@ impl<'a> At<'a> {
         problems.add(self.place(), &self.path, reason);
     }
 
-    fn expected(&self, problems: &mut Problems, what: &str) {
+    /// Adds the problem that this node is not `what`.
+    pub(super) fn expected(&self, problems: &mut Problems, what: &str) {
         self.problem(problems, format!("expected {what}, found {}", self.found()));
     }
 

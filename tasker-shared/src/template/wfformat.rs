@@ -4,7 +4,7 @@
 //! `workflow.tasks` or `workflow.jobs`. Both are read.
 
 use super::{
-    Handler, Lifecycle, Limits, StepTemplate, Template,
+    Handler, Lifecycle, Limits, Retention, StepTemplate, Template,
     dag::{self, Dag},
     model::DEFAULT_TIMEOUT,
     parse::{DEFAULT_VERSION, LONGEST},
@@ -116,6 +116,7 @@ fn template(document: &Value, options: &Options, steps: Vec<StepTemplate>) -> Re
         input_schema: None,
         identity_strategy: IdentityStrategy::AlwaysUnique,
         lifecycle: Lifecycle::default(),
+        retention: Retention::default(),
         steps,
         environments: BTreeMap::new(),
     })

@@ -1,6 +1,6 @@
 //! A template as a file for people, such that reading it gives the same template.
 
-use super::{Lifecycle, StepOverride, StepTemplate, Template};
+use super::{Keep, Lifecycle, Retention, StepOverride, StepTemplate, Template};
 use crate::step::RetryPolicy;
 use serde_json::{Map, Value, json};
 use std::{fmt::Write, time::Duration};
@@ -20,6 +20,9 @@ pub fn to_yaml(template: &Template) -> String {
     let lifecycle = lifecycle(&template.lifecycle);
     if !lifecycle.is_empty() {
         entries.push(("lifecycle", Value::Object(lifecycle)));
+    }
+    if !template.retention.is_empty() {
+        entries.push(("retention", Value::Object(retention(&template.retention))));
     }
     entries.extend(template.input_schema.as_ref().map(|schema| ("input_schema", schema.clone())));
     let mut yaml = String::new();
@@ -51,6 +54,15 @@ fn lifecycle(limits: &Lifecycle) -> Map<String, Value> {
     let durations = durations.into_iter().filter_map(|(key, limit)| Some((key.to_owned(), seconds(limit?))));
     let retries = limits.max_retries.map(|limit| ("max_retries".to_owned(), json!(limit)));
     durations.chain(retries).collect()
+}
+
+fn retention(ages: &Retention) -> Map<String, Value> {
+    let text = |keep: Keep| match keep {
+        Keep::For(age) => json!(humantime::format_duration(age).to_string()),
+        Keep::Forever => json!("never"),
+    };
+    let ages = [("complete_after", ages.complete_after), ("failed_after", ages.failed_after)];
+    ages.into_iter().filter_map(|(key, keep)| Some((key.to_owned(), text(keep?)))).collect()
 }
 
 fn step(step: &StepTemplate) -> Entries {

@@ -28,9 +28,9 @@ use tasker_tests::{
     system::{connect, eventually},
 };
 
-const AUTH: &[(&str, &str)] = &[("TASKER__AUTH__ENABLED", "true"), ("TASKER__AUTH__KEY_CACHE_MS", "0")];
+pub(crate) const AUTH: &[(&str, &str)] = &[("TASKER__AUTH__ENABLED", "true"), ("TASKER__AUTH__KEY_CACHE_MS", "0")];
 
-const NOBODY: &str = "/v1/tasks/00000000-0000-7000-8000-000000000000";
+pub(crate) const NOBODY: &str = "/v1/tasks/00000000-0000-7000-8000-000000000000";
 
 fn template(namespace: &str) -> String {
     format!(
@@ -60,27 +60,27 @@ pub(crate) fn bearer(credential: &str) -> Result<Client> {
 }
 
 /// A service that asks who calls, with its database.
-struct Guarded {
-    database: TestDatabase,
-    pool: Database,
+pub(crate) struct Guarded {
+    pub(crate) database: TestDatabase,
+    pub(crate) pool: Database,
     process: Process,
-    base: String,
+    pub(crate) base: String,
 }
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         self.body["title"].as_str().unwrap_or_default()
     }
 }
 
 impl Guarded {
-    async fn start(settings: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Result<Self> {
         let database = TestDatabase::create().await?;
         let pool = connect(&database.url, Metrics::disabled()).await?;
         let process = Process::service(ORCHESTRATION, &database.url, &[AUTH, settings].concat())?;
@@ -88,11 +88,11 @@ impl Guarded {
         Ok(Self { database, pool, process, base })
     }
 
-    async fn key(&self, name: &str, permissions: &[&str], namespaces: &[&str]) -> Result<Client> {
+    pub(crate) async fn key(&self, name: &str, permissions: &[&str], namespaces: &[&str]) -> Result<Client> {
         bearer(&key(&self.database.url, name, permissions, namespaces).await?)
     }
 
-    async fn ask(&self, client: &Client, method: Method, path: &str, body: Value) -> Result<Answer> {
+    pub(crate) async fn ask(&self, client: &Client, method: Method, path: &str, body: Value) -> Result<Answer> {
         let request = client.request(method.clone(), format!("{}{path}", self.base));
         let request = if method == Method::GET { request } else { request.json(&body) };
         let answer = request.send().await?;
@@ -101,16 +101,16 @@ impl Guarded {
         Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })
     }
 
-    async fn get(&self, client: &Client, path: &str) -> Result<Answer> {
+    pub(crate) async fn get(&self, client: &Client, path: &str) -> Result<Answer> {
         self.ask(client, Method::GET, path, Value::Null).await
     }
 
-    async fn post(&self, client: &Client, path: &str, body: Value) -> Result<Answer> {
+    pub(crate) async fn post(&self, client: &Client, path: &str, body: Value) -> Result<Answer> {
         self.ask(client, Method::POST, path, body).await
     }
 
     /// A client with every permission, and a task in each of two namespaces.
-    async fn two_namespaces(&self) -> Result<(Client, [String; 2])> {
+    pub(crate) async fn two_namespaces(&self) -> Result<(Client, [String; 2])> {
         let admin = self.key("admin", &["*"], &["*"]).await?;
         let mut tasks = Vec::new();
         for namespace in ["mine", "theirs"] {
@@ -133,11 +133,11 @@ impl Guarded {
         Ok(all.map(|entry| (entry.principal, entry.outcome.to_string(), entry.status)).collect())
     }
 
-    async fn execute(&self, sql: &str) -> Result<u64> {
+    pub(crate) async fn execute(&self, sql: &str) -> Result<u64> {
         Ok(sqlx::raw_sql(sql).execute(self.pool.pool()).await?.rows_affected())
     }
 
-    async fn finish(mut self) -> Result<()> {
+    pub(crate) async fn finish(mut self) -> Result<()> {
         self.process.drain().await?;
         self.pool.pool().close().await;
         self.database.drop().await

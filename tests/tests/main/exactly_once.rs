@@ -163,6 +163,46 @@ async fn a_worker_that_comes_for_a_lapsed_lease_during_the_writes_does_not_run_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_whose_lease_lapses_during_its_writes_is_rolled_back_and_its_late_report_is_refused() -> Result<()> {
+    let (mut system, first, second) = (start().await?, Writer::new(), Writer::new());
+    let alone = Settings {
+        max_concurrent_steps: 1,
+        lease: Duration::from_secs(60),
+        heartbeat_interval: Duration::from_secs(20),
+        ..worker_settings()
+    };
+    system.add_worker(first.worker().settings(alone.clone()))?;
+    let task = system.begin_new(&template()).await?;
+    first.0.gate.next().await.succeed(json!("late"));
+    first.reached(1).await?;
+    // the server gives the transaction up, as it does for a worker that stands still, and then the lease is over
+    let killed = "select pg_terminate_backend(pid) from pg_stat_activity
+        where state = 'idle in transaction' and query like 'insert into effects%'";
+    system.execute(killed).await?;
+    let lapse = format!("update {} set vt = now() - interval '1 second'", System::queue());
+    eventually("the lease lapses", async || Ok(system.execute(&lapse).await? == 1)).await?;
+    system.add_worker(second.worker().settings(alone))?;
+    let again = second.0.gate.next().await;
+    assert_eq!(again.context.attempt, 2);
+    first.0.go_on.add_permits(1);
+    let late = system.begin("writes").await?;
+    let free = first.0.gate.next().await;
+    assert_eq!(free.context.task_id, late, "the late report is over: its worker takes the next step");
+    assert_eq!(system.states(task).await?, "only=in_progress");
+    assert_eq!(system.count(EFFECTS).await?, 0);
+    first.0.go_on.add_permits(1);
+    second.0.go_on.add_permits(1);
+    free.succeed(json!("next"));
+    again.succeed(json!("in time"));
+    let ended = system.ended(task).await?;
+    assert_eq!((ended.steps[0].result.clone(), ended.steps[0].failures), (Some(json!("in time")), 0));
+    system.ended(late).await?;
+    let written = "select count(*) from effects where attempt = 2";
+    assert_eq!((system.count(written).await?, system.count(EFFECTS).await?), (1, 2));
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_fail_are_rolled_back_and_fail_the_attempt() -> Result<()> {
     let mut system = start().await?;
     let twice = handler_fn(|context: StepContext| async move {

@@ -107,6 +107,21 @@ fn no_request_is_answered_in_a_way_that_the_document_does_not_know() {
 }
 
 #[test]
+fn no_message_makes_its_reader_panic_or_be_read_as_another() {
+    feed("message");
+}
+
+#[test]
+fn no_credential_but_what_the_issuer_signed_opens_the_door() {
+    feed("token");
+}
+
+#[test]
+fn no_set_of_published_keys_makes_its_reader_panic_or_hang() {
+    feed("jwks");
+}
+
+#[test]
 fn every_target_has_its_program_for_cargo_fuzz() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it is there");
     for (target, _) in TARGETS {

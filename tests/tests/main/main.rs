@@ -1,6 +1,7 @@
 //! The tests of the whole system: one program, so that it is linked once.
 
 mod access;
+mod access_namespaces;
 mod breakers;
 mod chaos;
 mod cli;
@@ -13,6 +14,7 @@ mod dead_letters;
 mod docs;
 mod drills;
 mod exactly_once;
+mod exactly_once_processes;
 mod fuzz;
 mod graphs;
 mod handlers;
@@ -29,6 +31,7 @@ mod operations;
 mod overload;
 mod process;
 mod process_refusals;
+mod queue_fuzz;
 mod queues;
 mod races;
 mod rate_limits;

@@ -1,9 +1,13 @@
 //! The page `/metrics` of the real services: who may read it, where it is, and that it has what is documented.
 
-use crate::stage::Stage;
+use crate::{
+    access::{AUTH, bearer, key},
+    stage::Stage,
+};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tasker_tests::{
+    TestDatabase,
     process::{ORCHESTRATION, OWN_METRICS, Process, WORKER, tasker},
     system::eventually,
 };
@@ -46,6 +50,32 @@ async fn the_metrics_have_a_port_of_their_own_where_one_is_configured() -> Resul
     }
     worker.drain().await?;
     stage.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_of_the_metrics_asks_who_calls_and_from_where() -> Result<()> {
+    let database = TestDatabase::create().await?;
+    let scraper = bearer(&key(&database.url, "prometheus", &["metrics:read"], &["*"]).await?)?;
+    let other = bearer(&key(&database.url, "other", &["tasks:*"], &["*"]).await?)?;
+    let stranger = reqwest::Client::new();
+    for (program, variable) in
+        [(ORCHESTRATION, "TASKER__ORCHESTRATION__METRICS_ADDRESS"), (WORKER, "TASKER__WORKER__METRICS_ADDRESS")]
+    {
+        for (allowed, right) in [("127.0.0.0/8", 200), ("10.0.0.0/8", 403)] {
+            let settings = [(variable, "127.0.0.1:0"), ("TASKER__TELEMETRY__METRICS__ALLOWED_CLIENTS", allowed)];
+            let mut service = Process::service(program, &database.url, &[AUTH, &settings].concat())?;
+            let line = service.wrote(OWN_PORT).await?;
+            let page = format!("http://{}/metrics", line.split("address=").nth(1).context("its address")?.trim());
+            for (client, expected) in [(&stranger, 401), (&other, 403), (&scraper, right)] {
+                let answer = client.get(&page).send().await?;
+                assert_eq!(answer.status(), expected, "{program} {allowed}");
+                let text = answer.text().await?;
+                assert_eq!(text.contains("tasker_"), expected == 200, "nothing is told to others: {text}");
+            }
+            service.drain().await?;
+        }
+    }
+    database.drop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

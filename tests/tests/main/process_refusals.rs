@@ -105,6 +105,33 @@ async fn a_wrong_setting_is_named_with_where_it_stands_and_what_is_expected() ->
 }
 
 #[tokio::test]
+async fn an_address_that_other_machines_reach_is_refused_while_authentication_is_off() -> Result<()> {
+    let database = TestDatabase::create().await?;
+    for (program, key, address) in [
+        (ORCHESTRATION, "orchestration.http_address", "0.0.0.0:0"),
+        (ORCHESTRATION, "orchestration.metrics_address", "[::]:9464"),
+        (WORKER, "worker.http_address", "192.0.2.7:8081"),
+        (WORKER, "worker.metrics_address", "[::ffff:192.0.2.7]:9465"),
+    ] {
+        let variable = format!("TASKER__{}", key.to_uppercase().replace('.', "__"));
+        let text = refused(program, &[("DATABASE_URL", &database.url), (&variable, address)]).await?;
+        let expected = format!(
+            "{program}: {key} = \"{address}\" (variable {variable}): expected a loopback address such as \"127.0.0.1:8080\" while \
+             authentication is off; to be reached from other machines, set auth.enabled = true and make a key with `tasker key create`, \
+             or, where something else keeps strangers away, set auth.allow_unauthenticated_public_address = true"
+        );
+        assert_eq!(text.trim_end(), expected);
+    }
+    for said in ["TASKER__AUTH__ENABLED", "TASKER__AUTH__ALLOW_UNAUTHENTICATED_PUBLIC_ADDRESS"] {
+        // with either word the address is taken, here one that is no address of this machine
+        let address = ("TASKER__ORCHESTRATION__HTTP_ADDRESS", "192.0.2.7:8080");
+        let text = refused(ORCHESTRATION, &[("DATABASE_URL", &database.url), address, (said, "true")]).await?;
+        assert!(text.contains("cannot listen on 192.0.2.7:8080"), "{said}: {text}");
+    }
+    database.drop().await
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_named_with_the_setting_to_change() -> Result<()> {
     let database = TestDatabase::create().await?;
     let taken = TcpListener::bind("127.0.0.1:0").await?;

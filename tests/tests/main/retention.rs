@@ -110,6 +110,66 @@ async fn old_tasks_are_removed_whole_failures_later_and_open_tasks_never() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_says_how_long_its_own_tasks_are_kept() -> Result<()> {
+    let system = system(usual()).await?;
+    let kept = |name: &str, handler: &str, ages: &str| format!("retention: {ages}\n{}", single(name, handler, ""));
+    system.apply(&kept("brief", "noop", "{complete_after: 1h}")).await?;
+    system.apply(&kept("long", "noop", "{complete_after: 45d}")).await?;
+    system.apply(&kept("eternal", "noop", "{complete_after: never}")).await?;
+    system.apply(&kept("failing", "fails", "{failed_after: 2d}")).await?;
+    system.apply(&kept("cherished", "fails", "{complete_after: 1m, failed_after: never}")).await?;
+    let finished = async |name: &str, days: i32| -> Result<TaskId> {
+        let task = done(&system, name).await?;
+        age(&system, task, days).await?;
+        Ok(task)
+    };
+    let staying = [
+        finished("brief", 0).await?,
+        finished("long", 44).await?,
+        finished("eternal", 4000).await?,
+        finished("failing", 1).await?,
+        finished("cherished", 4000).await?,
+        finished("diamond", 29).await?,
+        finished("broken", 89).await?,
+    ];
+    let going = [
+        finished("brief", 1).await?,
+        finished("long", 46).await?,
+        finished("failing", 3).await?,
+        finished("diamond", 31).await?,
+        finished("broken", 91).await?,
+    ];
+    for task in going {
+        gone(&system, task).await?;
+    }
+    // what becomes old while the sweep is at work is found as well, at its own age
+    let later = finished("brief", 0).await?;
+    let sweeps = async || {
+        let probe = finished("diamond", 31).await?;
+        gone(&system, probe).await
+    };
+    sweeps().await?;
+    for task in staying.into_iter().chain([later]) {
+        assert_eq!(rows(&system, task).await?[0], 1, "{}", system.detail(task).await?.summary.name);
+    }
+    age(&system, later, 1).await?;
+    gone(&system, later).await?;
+    let mut session = system.database.session("test").await?;
+    let said = retention::of_templates(&mut session).await?;
+    let minutes = |n: u64| Duration::from_secs(n * 60);
+    assert_eq!(
+        said,
+        [
+            (Ended::Otherwise, 2 * DAY),
+            (Ended::Complete, minutes(1)),
+            (Ended::Complete, minutes(60)),
+            (Ended::Complete, 45 * DAY)
+        ]
+    );
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_identity_is_remembered_as_long_as_it_says_and_forgotten_with_its_task() -> Result<()> {
     let system = system(usual()).await?;
     let submit = async || {
@@ -132,7 +192,7 @@ async fn an_identity_is_remembered_as_long_as_it_says_and_forgotten_with_its_tas
     // the walk has passed it by, and begins anew in another process
     age(&system, first, 2).await?;
     let mut session = system.database.begin("test").await?;
-    let at = Age { finished: 30 * DAY, identity: Some(60 * DAY) };
+    let at = Age { finished: 30 * DAY, of_template: false, identity: Some(60 * DAY) };
     let found = retention::find(&mut session, Ended::Complete, at, None, 100).await?;
     assert_eq!(found.tasks, [first]);
     assert!(found.overdue.abs_diff(DAY) < DAY / 24, "it is overdue by what its identity asks for: {:?}", found.overdue);
@@ -177,7 +237,7 @@ async fn a_task_stays_while_a_dead_letter_of_it_is_open() -> Result<()> {
     gone(&system, other).await?;
     assert_eq!(rows(&system, task).await?[0], 1);
     let mut session = system.database.begin("test").await?;
-    let at = Age { finished: DAY, identity: None };
+    let at = Age { finished: DAY, of_template: false, identity: None };
     assert!(retention::find(&mut session, Ended::Complete, at, None, 100).await?.tasks.is_empty());
     session.rollback().await?;
     system.execute("update tasker.dead_letters set resolved_at = clock_timestamp()").await?;
@@ -195,7 +255,7 @@ async fn a_task_that_somebody_holds_is_left_and_nobody_waits() -> Result<()> {
     sqlx::query(&format!("select from tasker.tasks where id = '{held}' for update")).execute(&mut *holder).await?;
     let mut session = system.database.begin("test").await?;
     sqlx::query("set local lock_timeout = '1s'").execute(session.connection()).await?;
-    let now = Age { finished: Duration::ZERO, identity: None };
+    let now = Age { finished: Duration::ZERO, of_template: false, identity: None };
     let found = retention::find(&mut session, Ended::Complete, now, None, 100).await?;
     assert_eq!(found.tasks, [free]);
     retention::delete(&mut session, &found.tasks).await?;
@@ -331,5 +391,33 @@ async fn an_operator_counts_removes_and_reads_old_tasks_from_the_command_line() 
     let arguments = ["db", "archive", "show", &young.to_string(), "--database-url", &system.test_database.url];
     let missing = process::tasker("http://127.0.0.1:1", &arguments).await?;
     assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8_lossy(&missing.stderr));
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pruning_by_hand_goes_by_what_a_template_says_of_its_tasks() -> Result<()> {
+    let system = system(Retention { sweep_interval: DAY, ..Retention::never() }).await?;
+    for (name, kept) in [("eternal", "never"), ("long", "60d"), ("brief", "1h")] {
+        system.apply(&format!("retention: {{complete_after: {kept}}}\n{}", single(name, "noop", ""))).await?;
+    }
+    let (eternal, long, brief) =
+        (done(&system, "eternal").await?, done(&system, "long").await?, done(&system, "brief").await?);
+    let plain = done(&system, "diamond").await?;
+    for task in [eternal, long, plain] {
+        age(&system, task, 50).await?;
+    }
+    system
+        .execute(&format!("update tasker.tasks set finished_at = now() - interval '2 hours' where id = '{brief}'"))
+        .await?;
+    let prune = ["prune", "--older-than", "30d"];
+    let counted = tasker_db(&system, &[&prune[..], &["--dry-run"]].concat()).await?;
+    assert_eq!((&counted["tasks"], &counted["steps"]), (&json!(2), &json!(5)), "{counted}");
+    let removed = tasker_db(&system, &prune).await?;
+    assert_eq!((&removed["tasks"], &removed["steps"]), (&json!(2), &json!(5)), "{removed}");
+    let mut left = Vec::new();
+    for task in [eternal, long, brief, plain] {
+        left.push(rows(&system, task).await?[0]);
+    }
+    assert_eq!(left, [1, 1, 0, 0]);
     system.close().await
 }

@@ -8,6 +8,7 @@ use crate::{
     shell::Shell,
 };
 use serde_json::json;
+use std::time::Duration;
 use tasker_shared::storage::{
     Database, Error,
     retention::{self, Age, Ended},
@@ -18,9 +19,8 @@ pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
     let database = super::connect(args.database.clone(), shell).await?;
     let archive = args.archive || settings.archive;
     let (mut tasks, mut steps) = (0, 0);
-    for (ended, age) in [(Ended::Complete, Some(args.older_than)), (Ended::Otherwise, args.failed_older_than)] {
-        let Some(finished) = age else { continue };
-        let age = Age { finished, identity: settings.identity_after };
+    for (ended, finished, of_template) in rules(&database, &args).await? {
+        let age = Age { finished, of_template, identity: settings.identity_after };
         let (found, of_them) = if args.dry_run {
             retention::count(&mut database.session("count_old").await?, ended, age).await?
         } else {
@@ -37,6 +37,16 @@ pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
         format!("{tasks} tasks with {steps} steps {what}")
     })?;
     Ok(Exit::Ok)
+}
+
+/// What was asked for, and what templates say of the same tasks: their word holds for theirs.
+async fn rules(database: &Database, args: &PruneArgs) -> Result<Vec<(Ended, Duration, bool)>, Error> {
+    let asked = [(Ended::Complete, Some(args.older_than)), (Ended::Otherwise, args.failed_older_than)];
+    let asked: Vec<_> = asked.into_iter().filter_map(|(ended, age)| Some((ended, age?, false))).collect();
+    let said = retention::of_templates(&mut database.session("look").await?).await?;
+    let said = said.into_iter().filter(|(of, _)| asked.iter().any(|(ended, ..)| ended == of));
+    let said: Vec<_> = said.map(|(ended, age)| (ended, age, true)).collect();
+    Ok(asked.into_iter().chain(said).collect())
 }
 
 async fn remove(database: &Database, ended: Ended, age: Age, archive: bool, batch: i64) -> Result<(i64, i64), Error> {

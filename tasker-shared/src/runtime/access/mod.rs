@@ -17,4 +17,5 @@ pub(crate) use audit::Reason;
 pub use audit::Target;
 pub use authenticator::{Authenticator, Denied, Error};
 pub use gate::{Guard, guard, outside};
+pub use published::usable_keys;
 pub use routes::{Access, COMMON, Reach, Route};

@@ -105,9 +105,8 @@ impl Published {
             return;
         }
         *attempted = Some(Instant::now());
-        match self.download().await {
-            Ok(set) => {
-                let keys = usable(&set);
+        match self.download().await.and_then(|document| read(&document)) {
+            Ok(keys) => {
                 tracing::info!(url = without_password(&self.url), keys = keys.len(), "fetched the issuer's keys");
                 let fetched = Some(Instant::now());
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, fetched };
@@ -118,7 +117,7 @@ impl Published {
         }
     }
 
-    async fn download(&self) -> Result<JwkSet, String> {
+    async fn download(&self) -> Result<Vec<u8>, String> {
         let told = |error: reqwest::Error| error.without_url().to_string();
         let mut answer = self.client.get(&self.url).send().await.map_err(told)?;
         if !answer.status().is_success() {
@@ -131,17 +130,27 @@ impl Published {
                 return Err(format!("the document has more than {LARGEST} bytes"));
             }
         }
-        serde_json::from_slice(&body).map_err(|error| format!("the document is no key set: {error}"))
+        Ok(body)
     }
 }
 
+/// The ids of the keys in a document (JWKS) that can check the signatures of tokens; a key without an id has the empty one.
+///
+/// # Errors
+/// Why the document is none.
+pub fn usable_keys(document: &[u8]) -> Result<Vec<String>, String> {
+    Ok(read(document)?.into_keys().collect())
+}
+
 /// The keys that can check the signatures of tokens; others are of no use here.
-fn usable(set: &JwkSet) -> HashMap<String, DecodingKey> {
+fn read(document: &[u8]) -> Result<HashMap<String, DecodingKey>, String> {
+    let set: JwkSet =
+        serde_json::from_slice(document).map_err(|error| format!("the document is no key set: {error}"))?;
     let usable = set.keys.iter().filter(|jwk| checks_signatures(jwk)).filter_map(|jwk| {
         let key = DecodingKey::from_jwk(jwk).ok()?;
         Some((jwk.common.key_id.clone().unwrap_or_default(), key))
     });
-    usable.collect()
+    Ok(usable.collect())
 }
 
 fn checks_signatures(jwk: &Jwk) -> bool {

@@ -29,7 +29,7 @@ const OF_TASKS: [(&str, &str, &str); 6] = [
 ];
 
 /// Which tasks are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
     /// Those that are complete.
     Complete,
@@ -38,12 +38,38 @@ pub enum Ended {
 }
 
 /// How old tasks must be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Age {
     /// Since their end.
     pub finished: Duration,
+    /// Whether it is an age that templates say, and holds for their tasks; else it holds for those whose template says none.
+    pub of_template: bool,
     /// Those with an identity, since their end; `None` keeps them.
     pub identity: Option<Duration>,
+}
+
+impl Age {
+    /// What a task's template must say.
+    fn said(&self) -> Option<i64> {
+        self.of_template.then(|| i64::try_from(self.finished.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The ages that templates say, each once, for those that ended so.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn of_templates(session: &mut Session) -> Result<Vec<(Ended, Duration)>, Error> {
+    let query = sqlx::query_as(
+        "-- list_ages_of_templates
+         select true, complete_after_ms from tasker.templates where complete_after_ms >= 0
+          union
+         select false, failed_after_ms from tasker.templates where failed_after_ms >= 0
+          order by 1, 2",
+    );
+    let rows: Vec<(bool, i64)> = session.fetch("list_ages_of_templates", query).await?;
+    let ended = |complete| if complete { Ended::Complete } else { Ended::Otherwise };
+    Ok(rows.into_iter().map(|(complete, ms)| (ended(complete), Duration::from_millis(ms.unsigned_abs()))).collect())
 }
 
 /// How far a walk over finished tasks has come: the oldest first.
@@ -93,13 +119,14 @@ pub async fn find(
     let query = sqlx::query_as(
         "-- find_old_tasks
          with seen as materialized (
-             select t.id, t.finished_at, t.state, t.identity_hash from tasker.tasks t
+             select t.id, t.template_id, t.finished_at, t.state, t.identity_hash from tasker.tasks t
               where t.finished_at is not null and t.finished_at < statement_timestamp() - make_interval(secs => $1)
                 and (t.finished_at, t.id) > ($2, $3)
               order by t.finished_at, t.id limit $4),
          old as materialized (
-             select s.id from seen s
+             select s.id from seen s join tasker.templates p on p.id = s.template_id
               where (s.state = 'complete') = $5
+                and case when $5 then p.complete_after_ms else p.failed_after_ms end is not distinct from $7
                 and (s.identity_hash is null or s.finished_at < statement_timestamp() - make_interval(secs => $6))
                 and not exists (select from tasker.dead_letters d where d.task_id = s.id and d.resolved_at is null)),
          locked as materialized (
@@ -118,7 +145,8 @@ pub async fn find(
     .bind(place.map_or(TaskId(Uuid::nil()), |place| place.id))
     .bind(LOOK)
     .bind(ended == Ended::Complete)
-    .bind(age.identity.map(|age| age.as_secs_f64()));
+    .bind(age.identity.map(|age| age.as_secs_f64()))
+    .bind(age.said());
     let rows: Vec<Row> = session.fetch("find_old_tasks", query).await?;
     Ok(chosen(&rows, most_steps))
 }
@@ -150,14 +178,16 @@ pub async fn count(session: &mut Session, ended: Ended, age: Age) -> Result<(i64
     let query = sqlx::query_as(
         "-- count_old_tasks
          select count(*), coalesce(sum((select count(*) from tasker.steps p where p.task_id = t.id)), 0)::bigint
-           from tasker.tasks t
+           from tasker.tasks t join tasker.templates o on o.id = t.template_id
           where t.finished_at < statement_timestamp() - make_interval(secs => $1) and (t.state = 'complete') = $2
+            and case when $2 then o.complete_after_ms else o.failed_after_ms end is not distinct from $4
             and (t.identity_hash is null or t.finished_at < statement_timestamp() - make_interval(secs => $3))
             and not exists (select from tasker.dead_letters d where d.task_id = t.id and d.resolved_at is null)",
     )
     .bind(age.finished.as_secs_f64())
     .bind(ended == Ended::Complete)
-    .bind(age.identity.map(|age| age.as_secs_f64()));
+    .bind(age.identity.map(|age| age.as_secs_f64()))
+    .bind(age.said());
     Ok(session.fetch_optional("count_old_tasks", query).await?.unwrap_or_default())
 }
 

@@ -2,12 +2,13 @@
 
 mod environment;
 mod graph;
+mod retention;
 mod retry;
 mod schema;
 mod step;
 
 use super::{
-    Lifecycle, Limits, Template,
+    Lifecycle, Limits, Retention, Template,
     problem::{Invalid, Path, Problems},
     read::At,
     source,
@@ -33,6 +34,7 @@ const KEYS: &[&str] = &[
     "identity_strategy",
     "input_schema",
     "lifecycle",
+    "retention",
     "environments",
     "steps",
 ];
@@ -72,6 +74,7 @@ fn template(root: &At<'_>, limits: &Limits, problems: &mut Problems) -> Option<T
         None => Some(IdentityStrategy::AlwaysUnique),
     };
     let lifecycle = fields.get("lifecycle").map_or_else(Lifecycle::default, |at| lifecycle(&at, problems));
+    let retention = fields.get("retention").map_or_else(Retention::default, |at| retention::read(&at, problems));
     let steps = fields.required("steps", problems).and_then(|at| step::read_all(&at, limits, problems));
     let environments = match (fields.get("environments"), &steps) {
         (Some(at), Some(steps)) => environment::read_all(&at, steps, problems),
@@ -87,6 +90,7 @@ fn template(root: &At<'_>, limits: &Limits, problems: &mut Problems) -> Option<T
         input_schema,
         identity_strategy: identity_strategy?,
         lifecycle,
+        retention,
         steps,
         environments,
     })

@@ -5,7 +5,7 @@ use crate::{
     name::Name,
     step::{Backoff, RetryPolicy},
     task::IdentityStrategy,
-    template::{Concurrency, Limits, Template, model::DEFAULT_TIMEOUT},
+    template::{Concurrency, Keep, Limits, Template, model::DEFAULT_TIMEOUT},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -53,6 +53,7 @@ input_schema:
   type: object
   required: [order_id]
 lifecycle: {max_duration_minutes: 1.5, max_queued_seconds: 9, max_retry_wait_minutes: 1, max_retries: 0}
+retention: {complete_after: 1d 12h, failed_after: never}
 steps:
   - name: validate
     description: Looks at it
@@ -87,6 +88,8 @@ environments:
     let times = (template.lifecycle.max_queued, template.lifecycle.max_retry_wait);
     assert_eq!(times, (Some(Duration::from_secs(9)), Some(Duration::from_secs(60))));
     assert_eq!(template.lifecycle.max_retries, Some(0));
+    let kept = (template.retention.complete_after, template.retention.failed_after);
+    assert_eq!(kept, (Some(Keep::For(Duration::from_secs(36 * 3600))), Some(Keep::Forever)));
     let [validate, ship] = template.steps.as_slice() else { panic!("two steps") };
     assert_eq!(validate.timeout, Duration::from_millis(2_500));
     assert_eq!(validate.concurrency, Some(Concurrency { limit: 3, key: Some("input.customer.id".to_owned()) }));
@@ -122,11 +125,12 @@ environments:
 #[test]
 fn the_stored_form_reads_back_equal() {
     let template = accepted(&format!(
-        "{HEAD}lifecycle: {{max_duration_seconds: 1}}\nsteps: [{{name: a, handler: {{callable: c}}, timeout_seconds: 0.25}}]\nenvironments: {{x: {{steps: [{{name: a, timeout_seconds: 1}}]}}}}"
+        "{HEAD}lifecycle: {{max_duration_seconds: 1}}\nretention: {{complete_after: 2m, failed_after: never}}\nsteps: [{{name: a, handler: {{callable: c}}, timeout_seconds: 0.25}}]\nenvironments: {{x: {{steps: [{{name: a, timeout_seconds: 1}}]}}}}"
     ));
     let stored = serde_json::to_value(&template).unwrap();
     assert_eq!(stored["steps"][0]["timeout_ms"], 250);
     assert_eq!(stored["lifecycle"]["max_duration_ms"], 1_000);
+    assert_eq!(stored["retention"], json!({"complete_after_ms": 120_000, "failed_after_ms": "never"}));
     assert_eq!(serde_json::from_value::<Template>(stored).unwrap(), template);
 }
 
@@ -353,6 +357,30 @@ fn the_head_is_checked() {
             (
                 "name: t\nnamespace_name: n\nlifecycle: {max_retries: -1}",
                 "t.yaml:3:26: lifecycle.max_retries: expected a whole number from 0 to 1000000, found the number -1",
+            ),
+            (
+                "name: t\nnamespace_name: n\nretention: {complete_after: 30}",
+                "t.yaml:3:29: retention.complete_after: expected an age from 1m to 36500d, such as 30d or 12h, or never, found the number 30",
+            ),
+            (
+                "name: t\nnamespace_name: n\nretention: {failed_after: 59s}",
+                "t.yaml:3:27: retention.failed_after: expected an age from 1m to 36500d, such as 30d or 12h, or never, found the text \"59s\"",
+            ),
+            (
+                "name: t\nnamespace_name: n\nretention: {failed_after: 36501d}",
+                "t.yaml:3:27: retention.failed_after: expected an age from 1m to 36500d, such as 30d or 12h, or never, found the text \"36501d\"",
+            ),
+            (
+                "name: t\nnamespace_name: n\nretention: {complete_after: [1d]}",
+                "t.yaml:3:29: retention.complete_after: expected text, found a list",
+            ),
+            (
+                "name: t\nnamespace_name: n\nretention: {completed_after: 1d}",
+                "t.yaml:3:13: retention.completed_after: unknown key; did you mean `complete_after`?",
+            ),
+            (
+                "name: t\nnamespace_name: n\nretention: 30d",
+                "t.yaml:3:12: retention: expected a mapping, found the text \"30d\"",
             ),
             (
                 "name: t\nnamespace_name: n\nmetadata: {a: no}",

@@ -5,8 +5,8 @@ use crate::{
     step::{Backoff, RetryPolicy},
     task::IdentityStrategy,
     template::{
-        Concurrency, Dag, Handler, Lifecycle, RetryOverride, StepOverride, StepTemplate, Template, checksum, graph,
-        model::DEFAULT_TIMEOUT, parse, to_yaml, wfformat,
+        Concurrency, Dag, Handler, Keep, Lifecycle, Retention, RetryOverride, StepOverride, StepTemplate, Template,
+        checksum, graph, model::DEFAULT_TIMEOUT, parse, to_yaml, wfformat,
     },
 };
 use proptest::{collection, option, prelude::*};
@@ -45,6 +45,7 @@ fn template(steps: Vec<StepTemplate>) -> Template {
         input_schema: None,
         identity_strategy: IdentityStrategy::AlwaysUnique,
         lifecycle: Lifecycle::default(),
+        retention: Retention::default(),
         steps,
         environments: BTreeMap::new(),
     }
@@ -160,13 +161,29 @@ fn full() -> impl Strategy<Value = Template> {
             max_retries,
         },
     );
-    (acyclic(), collection::vec(any_step(), 20), head, limit, environments).prop_map(
-        |(mut template, bodies, (description, metadata, input_schema, identity_strategy), lifecycle, environments)| {
+    let keep = || {
+        let age = (60_000..3_153_600_000_000u64).prop_map(|ms| Keep::For(Duration::from_millis(ms)));
+        option::of(prop_oneof![age, Just(Keep::Forever)])
+    };
+    let retention =
+        (keep(), keep()).prop_map(|(complete_after, failed_after)| Retention { complete_after, failed_after });
+    (acyclic(), collection::vec(any_step(), 20), head, (limit, retention), environments).prop_map(
+        |(mut template, bodies, head, (lifecycle, retention), environments)| {
+            let (description, metadata, input_schema, identity_strategy) = head;
             for (step, body) in template.steps.iter_mut().zip(bodies) {
                 let StepTemplate { name, dependencies, .. } = step.clone();
                 *step = StepTemplate { name, dependencies, ..body };
             }
-            Template { description, metadata, input_schema, identity_strategy, lifecycle, environments, ..template }
+            Template {
+                description,
+                metadata,
+                input_schema,
+                identity_strategy,
+                lifecycle,
+                retention,
+                environments,
+                ..template
+            }
         },
     )
 }
