@@ -141,7 +141,7 @@ pub async fn set_error(session: &mut Session, step: StepId, failure: &Failure) -
     session.execute("set_error", query.bind(step).bind(Json(failure))).await.map(drop)
 }
 
-/// Tells the dependents of a step that they need not wait for it any more.
+/// Tells the dependents of a step that still wait that they need not wait for it any more.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -149,7 +149,7 @@ pub async fn free_dependents(session: &mut Session, step: StepId) -> Result<u64,
     let query = sqlx::query(
         "-- free_dependents
          update tasker.steps c set waiting_on = c.waiting_on - 1
-           from tasker.step_edges e where e.parent_id = $1 and c.id = e.child_id",
+           from tasker.step_edges e where e.parent_id = $1 and c.id = e.child_id and c.state = 'pending'",
     );
     session.execute("free_dependents", query.bind(step)).await
 }

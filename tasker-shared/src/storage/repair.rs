@@ -47,8 +47,16 @@ pub async fn without_message(
     ids(session.fetch("find_steps_without_message", query).await?)
 }
 
+/// Open tasks that have begun, are limited in time and lack the timer for it. One that was reopened after its end has none.
+const WITHOUT_DEADLINE: &str = "
+    from tasker.tasks t join tasker.templates p on p.id = t.template_id
+   where t.finished_at is null and t.state in ('in_progress', 'paused') and p.definition #>> '{lifecycle,max_duration_ms}' is not null
+     and not exists (select from tasker.timers m where m.kind = 'deadline' and m.subject = t.id)
+     and not exists (select from tasker.task_transitions h where h.task_id = t.id and h.from_state = 'error')";
+
 /// Tasks with anything else that stands still: outcomes without their message, retries without a timer, steps that
-/// wait for nothing, tasks without steps and without a request, running tasks in which nothing is active.
+/// wait for nothing, tasks without steps and without a request, running tasks in which nothing is active, and tasks that lack
+/// their deadline.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -80,7 +88,7 @@ pub async fn standing_still(session: &mut Session, older: Duration, limit: i64) 
                 and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
                 and not exists (select from tasker.dead_letters d
                                  where d.task_id = t.id and d.queue = '{TASK_REQUESTS}' and d.resolved_at is null))
-         select task_id from suspect limit $2"
+         select task_id from suspect union select t.id {WITHOUT_DEADLINE} limit $2"
     );
     let query = sqlx::query_as(&sql).bind(older.as_secs_f64()).bind(limit);
     ids(session.fetch("find_tasks_standing_still", query).await?)
@@ -123,6 +131,10 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
          select 'start', t.id, t.id, t.run_at from tasker.tasks t
           where t.id = $1 and t.state = 'pending' and t.run_at > clock_timestamp()
             and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
+         union all
+         select 'deadline', t.id, t.id,
+                t.created_at + make_interval(secs => (p.definition #>> '{{lifecycle,max_duration_ms}}')::bigint / 1000.0)
+         {WITHOUT_DEADLINE} and t.id = $1
          on conflict do nothing"
     );
     let steps = format!(

@@ -452,6 +452,11 @@ impl Oracle {
         if state.is_final() {
             return;
         }
+        let reopened = self.tasks[task].history.iter().any(|(from, _)| *from == Some(T::Error));
+        let is_limited = self.shapes[self.tasks[task].shape].deadline && !reopened;
+        if state != T::Pending && is_limited && !ticks(self, Of::Deadline) {
+            self.timers.push(Timer { task, of: Of::Deadline, due: false, held: false });
+        }
         for step in 0..self.tasks[task].steps.len() {
             let it = self.tasks[task].steps[step].clone();
             let outcome = About::Outcome { task, step, attempt: it.attempt };

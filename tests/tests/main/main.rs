@@ -24,6 +24,7 @@ mod interleave;
 mod layers;
 mod leases;
 mod line;
+mod meetings;
 mod metrics_page;
 mod model;
 mod observability;

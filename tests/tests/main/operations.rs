@@ -49,6 +49,31 @@ async fn failed_chain(system: &System, gate: &Gate) -> Result<TaskId> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_was_settled_before_its_parent_is_left_as_it_is_whoever_completes_the_parent() -> Result<()> {
+    let (mut system, gate) = (System::start().await?, Gate::new());
+    system.add_worker(worker(&gate))?;
+    system.apply(&dag("chain", "gate", &[("a", &[]), ("b", &["a"])])).await?;
+    for by_hand in [false, true] {
+        let task = system.begin("chain").await?;
+        let a = gate.next().await;
+        operate::resolve_step(&system.orchestration, task, "b", &with(json!("first"))).await?;
+        if by_hand {
+            fails(a);
+            assert_eq!(system.ended(task).await?.summary.state, TaskState::Error);
+            operate::resolve_step(&system.orchestration, task, "a", &with(json!("by hand"))).await?;
+        } else {
+            a.succeed(json!(1));
+        }
+        assert_eq!(system.ended(task).await?.summary.state, TaskState::Complete);
+        let b = format!("select waiting_on::bigint from tasker.steps where task_id = '{task}' and name = 'b'");
+        assert_eq!(system.count(&b).await?, 1, "it does not wait, and so nobody counts what it waits for");
+        let moves: Vec<_> = system.story(task).await?.into_iter().filter(|line| line.starts_with("b:")).collect();
+        assert_eq!(moves, ["b: pending -> resolved_manually"]);
+    }
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_step_runs_again_when_an_operator_says_so_and_the_task_completes() -> Result<()> {
     let (mut system, gate) = (System::start().await?, Gate::new());
     system.add_worker(worker(&gate))?;

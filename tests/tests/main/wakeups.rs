@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use tasker_orchestration::operate;
 use tasker_shared::{api::Action, id::TaskId, metrics::Metrics, step::StepState, task::TaskState};
 use tasker_tests::{
@@ -166,6 +166,38 @@ async fn a_delayed_task_without_its_timer_still_starts_at_its_time_and_not_befor
         gate.next().await.succeed(json!(1));
     }
     system.ended(task).await?;
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_lost_its_deadline_gets_it_again_unless_it_was_reopened_after_its_end() -> Result<()> {
+    let (mut system, gate) = (System::start().await?, Gate::new());
+    add_worker(&mut system, &gate)?;
+    let limited = dag("chain", "gate", CHAIN).replace("steps:", "lifecycle: {max_duration_seconds: 3600}\nsteps:");
+    let (task, paused) = (system.begin_new(&limited).await?, system.begin("chain").await?);
+    let (reopened, first) = (system.begin("chain").await?, gate.take(3).await);
+    operate::pause(&system.orchestration, paused, &Action::default()).await?;
+    let mut calls: HashMap<_, _> = first.into_iter().map(|call| (call.context.task_id, call)).collect();
+    calls.remove(&reopened).expect("it runs").fail(HandlerError::fail("not like this"));
+    system.ended(reopened).await?;
+    operate::retry(&system.orchestration, reopened, &Action::default()).await?;
+    let again = gate.next().await;
+    let set = "select task_id from tasker.timers where kind = 'deadline' order by 1";
+    let before: Vec<uuid::Uuid> = sqlx::query_scalar(set).fetch_all(system.database.pool()).await?;
+    assert_eq!(before, [task.0, paused.0], "a task that was reopened has none");
+    system.execute("delete from tasker.timers").await?;
+    add_repair(&mut system).await?;
+    let due = "select count(*) from tasker.timers m join tasker.tasks t on t.id = m.task_id
+                where m.kind = 'deadline' and m.due_at = t.created_at + interval '1 hour'";
+    eventually("both have their deadlines again", async || Ok(system.count(due).await? == 2)).await?;
+    assert_eq!(sqlx::query_scalar::<_, uuid::Uuid>(set).fetch_all(system.database.pool()).await?, before);
+    system.execute("update tasker.timers set due_at = now()").await?;
+    for late in [task, paused] {
+        assert!(system.ended(late).await?.error.expect("a reason").to_string().contains("lifecycle.max_duration"));
+    }
+    again.succeed(json!(1));
+    gate.next().await.succeed(json!(1));
+    assert_eq!(system.ended(reopened).await?.summary.state, TaskState::Complete);
     system.finish().await
 }
 
