@@ -36,6 +36,10 @@ use tasker_shared::{
 pub async fn cancel(orchestration: &Orchestration, task: TaskId, action: &Action) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
     let to = work.may(TaskEvent::Cancel)?;
+    if work.task.state == TaskState::Pending && !operations::is_known(&mut work.session, task).await? {
+        // its message will find it cancelled, and count nothing
+        work.committed.requested.push(work.info());
+    }
     work.move_steps(None, StepEvent::Cancel, None).await?;
     operations::recount(&mut work.session, task).await?;
     let reason = action.reason.clone().unwrap_or_else(|| "cancelled by an operator".to_owned());

@@ -33,6 +33,9 @@ use tokio_util::sync::CancellationToken;
 /// How often a worker looks for namespaces that were opened, if no notification tells it.
 const LOOK_FOR_NAMESPACES: Duration = Duration::from_secs(5);
 
+/// The pause between two tries to register while the database is away.
+const REGISTER_AGAIN: Duration = Duration::from_millis(500);
+
 /// How much longer than the poll interval a claim loop sleeps at most, when it finds nothing time after time.
 const IDLE_FACTOR: u32 = 8;
 
@@ -192,10 +195,11 @@ impl Worker {
     /// leases of the others are given back, so that another worker takes them at once.
     ///
     /// # Errors
-    /// [`Error::Storage`] when the worker cannot register itself.
+    /// [`Error::Storage`] when the database refuses the worker. While it is away the worker waits.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { core, outcomes } = self;
-        workers::heartbeat(&mut core.database.session("heartbeat").await?, &core.registration).await?;
+        let registered = shutdown.run_until_cancelled(register(&core)).await;
+        let Some(()) = registered.transpose()? else { return Ok(()) };
         tracing::info!(
             worker = %core.registration.name, namespaces = ?core.settings.namespaces,
             handlers = core.registration.handlers.len(), "the worker starts"
@@ -220,6 +224,21 @@ impl Worker {
         after_drain.cancel();
         background.shutdown().await;
         Ok(())
+    }
+}
+
+/// Tells the database that this worker is there, as soon as it answers.
+async fn register(core: &Core) -> Result<(), storage::Error> {
+    loop {
+        let told =
+            async { workers::heartbeat(&mut core.database.session("heartbeat").await?, &core.registration).await };
+        match told.await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, worker = %core.registration.name, "the worker cannot register; it tries again");
+                tokio::time::sleep(REGISTER_AGAIN).await;
+            }
+            told => return told,
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Default for Policy {
             failures: 5,
             window: Duration::from_secs(10),
             open: Duration::from_secs(1),
-            longest_open: Duration::from_secs(5),
+            longest_open: Duration::from_secs(1),
         }
     }
 }

@@ -172,6 +172,20 @@ pub async fn recount(session: &mut Session, task: TaskId) -> Result<Option<Count
     session.fetch_optional("recount_steps", query.bind(task)).await
 }
 
+/// Whether a pending task waits for its start. One that does not was submitted by SQL, and its message is still to be
+/// taken: nobody has heard of it.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn is_known(session: &mut Session, task: TaskId) -> Result<bool, Error> {
+    let query = sqlx::query_as(
+        "-- is_task_known
+         select exists (select from tasker.timers where kind = 'start' and subject = $1)",
+    );
+    let found: Option<(bool,)> = session.fetch_optional("is_task_known", query.bind(task)).await?;
+    Ok(found.is_some_and(|(known,)| known))
+}
+
 /// Holds the retry timers of a task that is paused.
 ///
 /// # Errors

@@ -31,6 +31,9 @@ pub struct Settings {
     /// How many orchestrations, and how many workers.
     #[arg(long, default_value_t = 2)]
     pub services: usize,
+    /// Keep the files of every run, with what its services said; otherwise of those that broke a promise.
+    #[arg(long)]
+    pub keep: bool,
     /// Where to write the reports as JSON.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -56,7 +59,8 @@ pub async fn command(arguments: &Settings) -> Result<ExitCode> {
     for seed in arguments.seed..arguments.seed + arguments.seeds {
         for scenario in &scenarios {
             let (tasks, services) = (arguments.tasks, arguments.services.max(1));
-            let report = run(&Options { seed, scenario: *scenario, lasts, tasks, services }).await?;
+            let report =
+                run(&Options { seed, scenario: *scenario, lasts, tasks, services, keep: arguments.keep }).await?;
             println!("{report}");
             reports.push(report);
             if let Some(path) = &arguments.out {

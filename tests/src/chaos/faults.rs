@@ -1,6 +1,8 @@
 //! Carries out faults, and writes down when each began and when it was over.
 
 use super::{
+    checker::letters::GARBAGE,
+    ledger::Ledger,
     machines::{Kind, Machines, Service},
     plan::{Fault, Plan, Planned},
 };
@@ -15,6 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
+use tasker_shared::id::TaskId;
 use tokio::{task::JoinSet, time::Instant};
 
 /// A fault that happened.
@@ -31,14 +34,21 @@ pub struct Happened {
 }
 
 /// Carries out the plan's faults; answers when all are over.
-pub async fn run(machines: Arc<Machines>, plan: Arc<Plan>, disk: Option<PathBuf>, began: Instant) -> Vec<Happened> {
+pub async fn run(
+    machines: Arc<Machines>,
+    plan: Arc<Plan>,
+    ledger: Arc<Ledger>,
+    disk: Option<PathBuf>,
+    began: Instant,
+) -> Vec<Happened> {
     let happened = Arc::new(Mutex::new(Vec::new()));
     let mut faults = JoinSet::new();
     for planned in plan.faults.clone() {
         let (machines, happened, disk) = (Arc::clone(&machines), Arc::clone(&happened), disk.clone());
+        let ledger = Arc::clone(&ledger);
         faults.spawn(async move {
             tokio::time::sleep_until(began + planned.at).await;
-            match happen(&machines, &planned, disk.as_deref()).await {
+            match happen(&machines, &planned, &ledger, disk.as_deref()).await {
                 Ok(fault) => happened.lock().unwrap_or_else(PoisonError::into_inner).push(fault),
                 // such as a query of this fault that another fault cuts off
                 Err(error) => tracing::info!(fault = planned.fault.name(), "did not happen: {error:#}"),
@@ -51,7 +61,12 @@ pub async fn run(machines: Arc<Machines>, plan: Arc<Plan>, disk: Option<PathBuf>
     all
 }
 
-async fn happen(machines: &Machines, planned: &Planned, disk: Option<&std::path::Path>) -> Result<Happened> {
+async fn happen(
+    machines: &Machines,
+    planned: &Planned,
+    ledger: &Ledger,
+    disk: Option<&std::path::Path>,
+) -> Result<Happened> {
     let Planned { whom, lasts, fault, .. } = *planned;
     let worker = pick(machines, Some(Kind::Worker), whom)?;
     let orchestration = pick(machines, Some(Kind::Orchestration), whom)?;
@@ -88,6 +103,46 @@ async fn happen(machines: &Machines, planned: &Planned, disk: Option<&std::path:
             tokio::time::sleep(lasts).await;
             postgres.restart().await?;
         }
+        Fault::QuitTwice => {
+            let mut postgres = machines.postgres.lock().await;
+            for _ in 0..2 {
+                postgres.quit()?;
+                tokio::time::sleep(lasts).await;
+                postgres.restart().await?;
+            }
+        }
+        Fault::KillAll => {
+            name = "everything".to_owned();
+            let mut postgres = machines.postgres.lock().await;
+            let services = futures::future::join_all(machines.services.iter().map(|service| service.kill(lasts)));
+            let postgres = async {
+                postgres.crash().await?;
+                tokio::time::sleep(lasts).await;
+                postgres.restart().await
+            };
+            tokio::join!(services, postgres).1?;
+        }
+        Fault::KillOrchestrations | Fault::KillWorkers => {
+            let kind = if fault == Fault::KillWorkers { Kind::Worker } else { Kind::Orchestration };
+            name = format!("every {kind:?}");
+            futures::future::join_all(machines.of(kind).map(|service| service.kill(lasts))).await;
+        }
+        Fault::KillStarting => {
+            name = any.incarnation();
+            for again in 0..4 {
+                any.kill(Duration::ZERO).await;
+                let started = any.started();
+                while any.started() == started {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                tokio::time::sleep(Duration::from_millis((whom as u64 * 37 + again * 113) % 350)).await;
+            }
+        }
+        Fault::KillStopping => {
+            name = any.incarnation();
+            any.kill_while_it_stops(Duration::from_millis(whom as u64 % 60), lasts).await;
+        }
+        Fault::Garbage => garbage(machines, ledger, whom).await?,
         Fault::FreezePostgres => {
             let postgres = machines.postgres.lock().await;
             let all = postgres.processes();
@@ -174,7 +229,7 @@ async fn messages(machines: &Machines, fault: Fault, whom: usize) -> Result<()> 
             Fault::Duplicate => format!(
                 "insert into pgmq.q_{queue} (vt, message, headers)
                  select clock_timestamp() + random() * interval '2 seconds', message, headers from pgmq.q_{queue}
-                  where msg_id % 3 = $1 limit 50"
+                  where msg_id % 3 = $1 and not message ? '{GARBAGE}' limit 50"
             ),
             _ => format!(
                 "update pgmq.q_{queue} set vt = clock_timestamp() - random() * interval '1 hour'
@@ -182,6 +237,27 @@ async fn messages(machines: &Machines, fault: Fault, whom: usize) -> Result<()> 
             ),
         };
         sqlx::query(&sql).bind(i64::try_from(whom % 3)?).execute(&mut connection).await?;
+    }
+    Ok(())
+}
+
+/// Sends messages that nobody understands to every queue. Each says which it is.
+async fn garbage(machines: &Machines, ledger: &Ledger, whom: usize) -> Result<()> {
+    let mut connection = machines.connect().await?;
+    let queues: Vec<(String,)> =
+        sqlx::query_as("select queue_name from pgmq.list_queues()").fetch_all(&mut connection).await?;
+    for (queue,) in queues {
+        let says = format!("{queue} {}", TaskId::generate());
+        let message = match whom % 4 {
+            0 => serde_json::json!({ GARBAGE: says }),
+            1 => serde_json::json!({ GARBAGE: says, "step_id": "none", "task_id": 7, "attempt": "first" }),
+            2 => serde_json::json!({ GARBAGE: says, "step_id": null, "task_id": null, "attempt": -1 }),
+            _ => serde_json::json!({ GARBAGE: says, "padding": "\u{1f980}".repeat(20_000) }),
+        };
+        ledger.garbage(&says, false);
+        let sql = format!("insert into pgmq.q_{queue} (vt, message) values (clock_timestamp(), $1)");
+        sqlx::query(&sql).bind(message).execute(&mut connection).await?;
+        ledger.garbage(&says, true);
     }
     Ok(())
 }

@@ -31,6 +31,8 @@ pub enum Fate {
     Refuses,
     /// It lasts longer than it may, each time.
     Hangs,
+    /// No worker has its handler.
+    Missing,
 }
 
 /// One step.
@@ -60,14 +62,20 @@ pub struct Graph {
 /// The namespaces of a run; the second has a name that PGMQ does not take.
 pub const NAMESPACES: [&str; 2] = ["chaos", "Chaos-2"];
 
-const SHAPES: [&str; 7] = ["single", "chain", "diamond", "fan", "tree", "funnel", "mesh"];
+const SHAPES: [&str; 14] = [
+    "single", "chain", "diamond", "fan", "tree", "funnel", "mesh", "single", "chain", "diamond", "wide", "deep",
+    "funnel", "mesh",
+];
 
 impl Graph {
     /// A random workflow; `number` makes its name unique.
     pub fn random(dice: &mut Dice, number: usize) -> Self {
         let shape = SHAPES[number % SHAPES.len()];
         let parents = parents(dice, shape);
-        let steps = parents.into_iter().map(|parents| step(dice, parents)).collect();
+        let mut steps: Vec<StepPlan> = parents.into_iter().map(|parents| step(dice, parents)).collect();
+        if steps.len() > 16 {
+            steps.iter_mut().for_each(StepPlan::lighten);
+        }
         Self { name: format!("{shape}_{number}"), namespace: NAMESPACES[usize::from(number % 4 == 3)], steps }
     }
 
@@ -77,10 +85,11 @@ impl Graph {
         for (place, step) in self.steps.iter().enumerate() {
             let parents: Vec<String> = step.parents.iter().map(|p| format!("s{p}")).collect();
             let timeout = if step.fate == Fate::Hangs { 0.3 } else { 120.0 };
+            let backoff = if step.works_ms % 3 == 0 { "exponential" } else { "constant" };
             let _ = writeln!(
                 source,
                 "  - {{name: s{place}, dependencies: [{}], timeout_seconds: {timeout}, retry: {{max_attempts: \
-                 {MAX_ATTEMPTS}, backoff: constant, backoff_base_ms: 200}}, handler: {}}}",
+                 {MAX_ATTEMPTS}, backoff: {backoff}, backoff_base_ms: 200}}, handler: {}}}",
                 parents.join(", "),
                 step.handler(effects, outside)
             );
@@ -97,7 +106,7 @@ impl Graph {
                 _ if !ready => StepState::Pending,
                 Fate::Succeeds | Fate::Panics => StepState::Complete,
                 Fate::Fails(times) if times < MAX_ATTEMPTS => StepState::Complete,
-                Fate::Fails(_) | Fate::Refuses | Fate::Hangs => StepState::Error,
+                Fate::Fails(_) | Fate::Refuses | Fate::Hangs | Fate::Missing => StepState::Error,
             });
         }
         ends
@@ -105,15 +114,27 @@ impl Graph {
 }
 
 impl StepPlan {
+    /// For workflows of many steps: quick, and rarely anything but well.
+    fn lighten(&mut self) {
+        self.works_ms = if self.works_ms > 60 { self.works_ms % 60 } else { self.works_ms };
+        if !matches!(self.fate, Fate::Succeeds | Fate::Fails(1 | 2) | Fate::Panics) {
+            self.fate = Fate::Succeeds;
+        }
+        if self.fate == Fate::Succeeds && self.work == Work::Command {
+            self.work = Work::Http;
+        }
+    }
+
     fn handler(&self, effects: &str, outside: &str) -> String {
         match self.work {
+            Work::Function if self.fate == Fate::Missing => "{callable: chaos.nobody}".to_owned(),
             Work::Function => {
                 let fate = match self.fate {
                     Fate::Succeeds => "succeeds".to_owned(),
                     Fate::Fails(times) => format!("fails:{times}"),
                     Fate::Panics => "panics".to_owned(),
                     Fate::Refuses => "refuses".to_owned(),
-                    Fate::Hangs => "hangs".to_owned(),
+                    Fate::Hangs | Fate::Missing => "hangs".to_owned(),
                 };
                 let ms = self.works_ms;
                 format!("{{callable: chaos.work, initialization: {{fate: \"{fate}\", works_ms: {ms}}}}}")
@@ -155,6 +176,15 @@ fn parents(dice: &mut Dice, shape: &str) -> Vec<Vec<usize>> {
         "tree" => {
             (0..dice.between(5, 12)).map(|n: usize| n.checked_sub(1).map(|p| p / 2).into_iter().collect()).collect()
         }
+        // more than one batch of results, and more than a worker has slots
+        "wide" => {
+            let width = dice.between(40, 300);
+            let mut steps = vec![vec![]];
+            steps.extend((0..width).map(|_| vec![0]));
+            steps.push((1..=width).collect());
+            steps
+        }
+        "deep" => (0..dice.between(30, 60)).map(|n: usize| n.checked_sub(1).into_iter().collect()).collect(),
         "funnel" => {
             let width = dice.between(2, 6);
             let mut steps: Vec<Vec<usize>> = vec![Vec::new(); width];
@@ -179,6 +209,7 @@ fn step(dice: &mut Dice, parents: Vec<usize>) -> StepPlan {
         (8..10, Work::Function) => Fate::Fails(MAX_ATTEMPTS),
         (10..12, Work::Function) => Fate::Panics,
         (12..13, Work::Function) => Fate::Hangs,
+        (13..14, Work::Function) => Fate::Missing,
         _ => Fate::Succeeds,
     };
     let works_ms = match dice.below(100) {

@@ -17,6 +17,8 @@ pub struct Entries {
     pub submissions: BTreeMap<usize, Submitted>,
     /// Actions by the name of their operator, which is unique.
     pub actions: BTreeMap<String, Action>,
+    /// Messages that nobody understands, by what they say; whether it is known that they were sent.
+    pub garbage: BTreeMap<String, bool>,
 }
 
 /// One submission, however often it was tried.
@@ -39,6 +41,8 @@ pub struct Submitted {
 pub struct Action {
     /// The task.
     pub task: TaskId,
+    /// The step, where it is about one.
+    pub step: Option<usize>,
     /// The action, such as `cancel`.
     pub verb: &'static str,
     /// It was acknowledged; otherwise nobody knows.
@@ -72,6 +76,11 @@ impl Ledger {
     /// An operator acted, or may have.
     pub fn acted(&self, operator: String, action: Action) {
         self.locked().actions.insert(operator, action);
+    }
+
+    /// A message that nobody understands is sent, or was.
+    pub fn garbage(&self, says: &str, sent: bool) {
+        self.locked().garbage.insert(says.to_owned(), sent);
     }
 
     /// The task of a submission, once that is known.

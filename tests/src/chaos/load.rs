@@ -14,10 +14,14 @@ use tasker_shared::{
     api::{self, ApplyTemplate, ResolveStep, SubmitTask},
     id::TaskId,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-/// The pause between two tries of a submission.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The pause after the first try of a submission that failed, in milliseconds. It doubles with each, up to the longest: hundreds
+/// of callers that ask again all the time would keep down what tries to get up.
+const PAUSE_MS: (usize, usize) = (200, 3200);
+
+/// How many connections the callers by SQL have at once, as the pool of an application has.
+const SQL_CONNECTIONS: usize = 16;
 
 /// The table of the caller, whose rows are written in the transaction that submits.
 pub const ORDERS: &str =
@@ -41,9 +45,10 @@ pub async fn register(machines: &Machines, plan: &Plan, effects: &str, outside: 
 /// Runs the whole load. Everything is tried until `deadline`, and then left as it is.
 pub async fn run(machines: Arc<Machines>, plan: Arc<Plan>, ledger: Arc<Ledger>, began: Instant, deadline: Instant) {
     let mut callers = JoinSet::new();
+    let pool = Arc::new(Semaphore::new(SQL_CONNECTIONS));
     for number in 0..plan.submissions.len() {
         let (machines, plan, ledger) = (Arc::clone(&machines), Arc::clone(&plan), Arc::clone(&ledger));
-        let caller = Caller { machines, plan, ledger, number, deadline };
+        let caller = Caller { machines, plan, ledger, pool: Arc::clone(&pool), number, deadline };
         callers.spawn(async move {
             let Some(submission) = caller.plan.submissions.get(number).cloned() else { return };
             tokio::time::sleep_until(began + submission.at).await;
@@ -61,6 +66,7 @@ struct Caller {
     machines: Arc<Machines>,
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
+    pool: Arc<Semaphore>,
     number: usize,
     deadline: Instant,
 }
@@ -68,6 +74,7 @@ struct Caller {
 impl Caller {
     async fn submit(&self, submission: &Submission) {
         let mut dice = Dice::new(self.plan.seed, &format!("caller {}", self.number));
+        let mut pause = PAUSE_MS.0;
         while Instant::now() < self.deadline {
             self.ledger.tried(self.number, submission.graph);
             let done = match submission.way {
@@ -82,7 +89,8 @@ impl Caller {
             if done.is_ok() {
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(dice.pause(pause / 2, pause)).await;
+            pause = (pause * 2).min(PAUSE_MS.1);
         }
     }
 
@@ -129,6 +137,7 @@ impl Caller {
             let database = tail.split_once('/').map_or("", |(_, database)| database);
             format!("{rest}:{}/{database}", network.proxy.port())
         });
+        let _place = self.pool.acquire().await?;
         let work = async {
             let mut connection = connect(&url.context("a port in the URL")?).await?;
             let mut transaction = connection.begin().await?;
@@ -177,6 +186,7 @@ impl Caller {
             Operation::Resume => ("resume", client.resume(task, &action).await),
             Operation::Retry => ("retry", client.retry(task, &action).await),
             Operation::Resolve => ("resolve", client.resolve(task, &action).await),
+            Operation::ParkStep(step) => ("park_step", client.park_step(task, &name(step), &action).await),
             Operation::CancelStep(step) => ("cancel_step", client.cancel_step(task, &name(step), &action).await),
             Operation::ResolveStep(step) => {
                 let resolution = ResolveStep {
@@ -188,8 +198,12 @@ impl Caller {
             }
         };
         let refused = matches!(&done, Err(Error::Refused(problem)) if problem.status < 500);
+        let step = match operation {
+            Operation::ParkStep(step) | Operation::CancelStep(step) | Operation::ResolveStep(step) => Some(step),
+            _ => None,
+        };
         if !refused {
-            self.ledger.acted(operator, Action { task, verb, acknowledged: done.is_ok() });
+            self.ledger.acted(operator, Action { task, step, verb, acknowledged: done.is_ok() });
         }
     }
 }

@@ -44,6 +44,7 @@ const SETTINGS: &[(&str, &str)] = &[
     // what stands still is found while the run lasts; it would be a fault of the line
     ("TASKER__ORCHESTRATION__REPAIR_INTERVAL_MS", "5000"),
     ("TASKER__ORCHESTRATION__STALLED_AFTER_MS", "15000"),
+    ("TASKER__ORCHESTRATION__HANDLER_MISSING_AFTER_MS", "3000"),
 ];
 
 /// Which service.
@@ -65,6 +66,7 @@ pub struct Service {
     /// Its way to PostgreSQL.
     pub proxy: Proxy,
     settings: Vec<(String, String)>,
+    logs: PathBuf,
     wanted: AtomicBool,
     started: AtomicUsize,
     process: Mutex<Option<Process>>,
@@ -113,6 +115,8 @@ pub struct Setup {
     pub data: PathBuf,
     /// Where handlers write what they did.
     pub effects: PathBuf,
+    /// Where what services say is kept.
+    pub logs: PathBuf,
     /// The clocks, where services have their own.
     pub clocks: Option<Clocks>,
 }
@@ -147,7 +151,7 @@ impl Machines {
             if let Some(clocks) = &setup.clocks {
                 settings.extend(clocks.variables(&name)?);
             }
-            services.push(Arc::new(Service::new(kind, name, proxy, settings)));
+            services.push(Arc::new(Service::new(kind, name, proxy, settings, setup.logs.clone())));
         }
         let postgres = Mutex::new(Postgres(Some(cluster)));
         let machines = Arc::new(Self { services, postgres, url, clocks: setup.clocks });
@@ -271,12 +275,13 @@ impl Postgres {
 }
 
 impl Service {
-    fn new(kind: Kind, name: String, proxy: Proxy, settings: Vec<(String, String)>) -> Self {
+    fn new(kind: Kind, name: String, proxy: Proxy, settings: Vec<(String, String)>, logs: PathBuf) -> Self {
         Self {
             kind,
             name,
             proxy,
             settings,
+            logs,
             wanted: AtomicBool::new(true),
             started: AtomicUsize::new(0),
             process: Mutex::default(),
@@ -318,6 +323,22 @@ impl Service {
         let taken = self.process.lock().await.take();
         self.forget();
         if let Some(mut process) = taken {
+            let _ = process.kill9().await;
+            self.note(&process);
+        }
+        tokio::time::sleep(away).await;
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// SIGTERM, and `kill -9` before it can have ended well; away for a while.
+    pub async fn kill_while_it_stops(&self, after: Duration, away: Duration) {
+        self.wanted.store(false, Ordering::Relaxed);
+        let taken = self.process.lock().await.take();
+        self.forget();
+        if let Some(mut process) = taken {
+            let _ = process.signal(Signal::SIGTERM);
+            tokio::time::sleep(after).await;
+            // it may have been quicker
             let _ = process.kill9().await;
             self.note(&process);
         }
@@ -403,9 +424,10 @@ impl Service {
         *locked(&self.url) = None;
     }
 
-    /// Keeps what a process said of repairs and panics.
+    /// Keeps what a process said: all of it in a file, and in the report what it said of repairs and panics.
     fn note(&self, process: &Process) {
         let text = process.text();
+        let _ = std::fs::write(self.logs.join(format!("{}.log", self.incarnation())), &text);
         let telling = text.lines().filter(|line| {
             ["stood still without a wake-up", "a loop ended by a panic", "failed to mend"]
                 .iter()

@@ -72,6 +72,8 @@ pub enum Operation {
     CancelStep(usize),
     /// Gives one step its result.
     ResolveStep(usize),
+    /// Puts one step aside as a dead letter.
+    ParkStep(usize),
 }
 
 /// A fault that is to happen.
@@ -160,6 +162,20 @@ faults! {
     FillDisk = "full disk",
     /// Somebody holds the locks of running tasks.
     HoldLocks = "rows locked",
+    /// `kill -9` of PostgreSQL and of every service at once.
+    KillAll = "everything SIGKILL",
+    /// Immediate shutdown of PostgreSQL, and again as soon as it is back.
+    QuitTwice = "PostgreSQL immediate shutdown twice",
+    /// `kill -9` of a service, and three times again while it starts.
+    KillStarting = "service SIGKILL while it starts",
+    /// SIGTERM of a service, and `kill -9` while it stops.
+    KillStopping = "service SIGKILL while it stops",
+    /// `kill -9` of all orchestrations: only SQL takes tasks.
+    KillOrchestrations = "all orchestrations SIGKILL",
+    /// `kill -9` of all workers.
+    KillWorkers = "all workers SIGKILL",
+    /// Messages that nobody understands, on every queue.
+    Garbage = "messages unreadable",
 }
 
 impl Plan {
@@ -201,7 +217,8 @@ fn submission(dice: &mut Dice, graphs: &[Graph], span: usize) -> Submission {
 fn operations(dice: &mut Dice, steps: usize) -> Vec<(Duration, Operation)> {
     let at = dice.pause(0, 2000);
     let step = dice.below(steps);
-    match dice.below(6) {
+    match dice.below(7) {
+        6 => vec![(at, Operation::ParkStep(step))],
         0 => vec![(at, Operation::Cancel)],
         1 | 2 => vec![(at, Operation::Pause), (dice.pause(200, 3000), Operation::Resume)],
         3 => vec![(at, Operation::CancelStep(step)), (dice.pause(500, 4000), Operation::ResolveStep(step))],

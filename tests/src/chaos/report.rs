@@ -12,6 +12,7 @@ use std::{
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tasker_shared::task::TaskState;
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +35,10 @@ pub struct Report {
     pub seconds: f64,
     /// Completed steps in a second, over that time.
     pub steps_per_second: f64,
+    /// Tasks that ended in a second, without the first and the last fifth of them.
+    pub tasks_per_second: f64,
+    /// What that was with as much work as possible, where it was measured first.
+    pub capacity: Option<f64>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, usize>,
     /// Accepted tasks that are gone or stand still.
@@ -86,6 +91,8 @@ impl Report {
             transitions: 0,
             seconds: 0.0,
             steps_per_second: 0.0,
+            tasks_per_second: 0.0,
+            capacity: None,
             faults: BTreeMap::new(),
             tasks_lost: 0,
             counted_twice: 0,
@@ -122,6 +129,7 @@ impl Report {
             transitions: facts.history.len(),
             seconds: took.as_secs_f64(),
             steps_per_second: done as f64 / took.as_secs_f64().max(0.001),
+            tasks_per_second: tasks_per_second(facts),
             faults,
             tasks_lost: broken(Promise::NothingLost),
             counted_twice: broken(Promise::CountedOnce),
@@ -138,6 +146,20 @@ impl Report {
     /// Whether all promises were kept.
     pub fn is_well(&self) -> bool {
         self.violations.is_empty()
+    }
+}
+
+fn tasks_per_second(facts: &Facts) -> f64 {
+    let ends = facts
+        .history
+        .iter()
+        .filter(|line| line.step_id.is_none() && line.to_state.parse::<TaskState>().is_ok_and(TaskState::is_final));
+    let mut ends: Vec<f64> = ends.map(|line| line.at).collect();
+    ends.sort_by(f64::total_cmp);
+    let (first, last) = (ends.len() / 5, ends.len() * 4 / 5);
+    match (ends.get(first), ends.get(last)) {
+        (Some(from), Some(to)) if to > from => (last - first) as f64 / (to - from),
+        _ => 0.0,
     }
 }
 
@@ -185,7 +207,8 @@ fn victims(facts: &Facts, worker: &str, at: f64) -> Vec<f64> {
 
 fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(0.0)
+    let middle = &times[times.len().saturating_sub(1) / 2..(times.len() / 2 + 1).min(times.len())];
+    middle.iter().sum::<f64>() / middle.len().max(1) as f64
 }
 
 fn seconds(at: SystemTime) -> f64 {
@@ -215,6 +238,10 @@ impl fmt::Display for Report {
             self.leases_given_back,
             self.requests_held
         )?;
+        if let Some(capacity) = self.capacity {
+            let rate = self.tasks_per_second;
+            writeln!(f, "  capacity {capacity:.1} tasks/s; under overload {rate:.1} tasks/s ended")?;
+        }
         for (kind, count) in &self.faults {
             let Some(time) = self.recovery.get(kind) else { continue };
             write!(f, "  {count:>4} {kind}: next step after {:.2} s (worst {:.2})", time.median, time.worst)?;
@@ -231,5 +258,17 @@ impl fmt::Display for Report {
             writeln!(f, "  replay: {}", self.replay)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_of_an_even_number_of_times_lies_between_the_middle_two() {
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 100.0]), 3.0);
+        assert_eq!(median(&mut [5.0, 1.0, 3.0]), 3.0);
+        assert_eq!((median(&mut [7.0]), median(&mut [])), (7.0, 0.0));
     }
 }

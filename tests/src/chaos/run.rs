@@ -27,6 +27,9 @@ use tokio::time::Instant;
 /// How long the whole system may complete nothing before what is open counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many tasks are submitted at once to measure what the machines can do.
+const CROWD: usize = 600;
+
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -40,6 +43,8 @@ pub struct Options {
     pub tasks: Option<usize>,
     /// How many of each service.
     pub services: usize,
+    /// Whether the files of the run are kept in any case.
+    pub keep: bool,
 }
 
 /// Runs a scenario and judges it.
@@ -48,18 +53,38 @@ pub struct Options {
 /// The machines cannot be started, or the suite itself fails. What the system does wrong is in the report.
 pub async fn run(options: &Options) -> Result<Report> {
     let Options { seed, scenario, lasts, .. } = *options;
-    let tasks = options.tasks.unwrap_or((scenario.tasks_per_second * lasts.as_secs_f64()) as usize);
+    let capacity = match (options.tasks, scenario.overload) {
+        (None, Some(_)) => Some(capacity(options).await?),
+        _ => None,
+    };
+    let rate = capacity.zip(scenario.overload).map_or(scenario.tasks_per_second, |(capacity, times)| capacity * times);
+    let tasks = options.tasks.unwrap_or((rate * lasts.as_secs_f64()) as usize);
     let plan = Arc::new(Plan::throw(seed, scenario, lasts, tasks));
     println!("{plan}");
+    let mut report = carried_out(options, tasks, &plan).await?;
+    report.capacity = capacity;
+    Ok(report)
+}
+
+/// How many tasks end in a second when a crowd of them is submitted at once.
+async fn capacity(options: &Options) -> Result<f64> {
+    let plan = Arc::new(Plan::throw(options.seed, options.scenario, Duration::from_secs(1), CROWD));
+    let report = carried_out(options, CROWD, &plan).await?;
+    anyhow::ensure!(report.is_well(), "the machines cannot do what their capacity is measured with: {report}");
+    Ok(report.tasks_per_second)
+}
+
+async fn carried_out(options: &Options, tasks: usize, plan: &Arc<Plan>) -> Result<Report> {
+    let Options { seed, scenario, .. } = *options;
     let directory = tempfile::Builder::new().prefix("tasker-chaos-").tempdir()?;
     open_to_all(directory.path())?;
     let stage = match Prepared::new(directory.path(), scenario) {
         Ok(stage) => stage,
         Err(why) => return Ok(Report::skipped(scenario.name, seed, format!("{why:#}"))),
     };
-    let report = judged(options, tasks, &plan, &stage).await;
+    let report = judged(options, tasks, plan, &stage).await;
     drop(stage);
-    if report.as_ref().is_ok_and(|report| !report.is_well()) {
+    if options.keep || report.as_ref().is_ok_and(|report| !report.is_well()) {
         println!("what the run left is kept in {}", directory.keep().display());
     }
     report
@@ -73,11 +98,11 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
     load::register(&machines, plan, &effects, &outside).await?;
     let ledger = Arc::new(Ledger::default());
     let began = Instant::now();
-    let deadline = began + options.lasts + PATIENCE;
+    let deadline = began + plan.lasts + PATIENCE;
     let loading =
         tokio::spawn(load::run(Arc::clone(&machines), Arc::clone(plan), Arc::clone(&ledger), began, deadline));
     let disk = stage.disk.as_ref().map(|disk| disk.0.clone());
-    let happened = faults::run(Arc::clone(&machines), Arc::clone(plan), disk, began).await;
+    let happened = faults::run(Arc::clone(&machines), Arc::clone(plan), Arc::clone(&ledger), disk, began).await;
     machines.services.iter().for_each(|service| service.proxy.heal());
     loading.await?;
     let open = settle(&machines).await?;
@@ -101,7 +126,7 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
         "tasker-tests chaos --seed {} --scenario {} --seconds {} --tasks {tasks} --services {services}",
         plan.seed,
         scenario.name,
-        options.lasts.as_secs()
+        plan.lasts.as_secs()
     );
     Ok(Report::of(plan, replay, took, &facts, &ledger, &happened, &found.0))
 }
@@ -190,6 +215,7 @@ async fn counts(machines: &Machines, how: Counts, found: &mut Violations) -> Res
 struct Prepared {
     data: PathBuf,
     effects: PathBuf,
+    logs: PathBuf,
     disk: Option<Disk>,
     clocks: Option<Clocks>,
 }
@@ -197,8 +223,10 @@ struct Prepared {
 impl Prepared {
     fn new(directory: &Path, scenario: Scenario) -> Result<Self> {
         let effects = directory.join("effects");
+        let logs = directory.join("logs");
         std::fs::create_dir(&effects)?;
-        let mut prepared = Self { data: directory.join("postgres"), effects, disk: None, clocks: None };
+        std::fs::create_dir(&logs)?;
+        let mut prepared = Self { data: directory.join("postgres"), effects, logs, disk: None, clocks: None };
         match scenario.needs {
             Needs::SmallDisk => {
                 let disk = Disk::mount(&directory.join("disk"))?;
@@ -229,6 +257,7 @@ impl Prepared {
             settings: Vec::new(),
             data: self.data.clone(),
             effects: self.effects.clone(),
+            logs: self.logs.clone(),
             clocks: self.clocks.clone(),
         }
     }

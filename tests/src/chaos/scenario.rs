@@ -19,6 +19,8 @@ pub struct Scenario {
     pub needs: Needs,
     /// How many tasks a second are submitted, unless the caller says otherwise.
     pub tasks_per_second: f64,
+    /// As many times what the machines can do, which is measured first, are submitted instead.
+    pub overload: Option<f64>,
     /// Whether processes end only when they are told to, so that what they counted can be compared with the database.
     pub counts: Counts,
 }
@@ -55,6 +57,7 @@ const NONE: Scenario = Scenario {
     throughout: &[],
     needs: Needs::Nothing,
     tasks_per_second: 6.0,
+    overload: None,
     counts: Counts::AtMost,
 };
 
@@ -126,8 +129,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "sustained_high_load",
-        about: "more tasks than the machines can do, for the whole time",
-        tasks_per_second: 40.0,
+        about: "one and a half times as many tasks as the machines can do, which is measured first",
+        overload: Some(1.5),
         counts: Counts::Exact,
         ..NONE
     },
@@ -194,6 +197,30 @@ pub const SCENARIOS: &[Scenario] = &[
         ..NONE
     },
     Scenario {
+        name: "power_loss",
+        about: "everything of a kind dies at once, while it starts, while it stops, and twice in a row",
+        faults: &[
+            (KillAll, 0, 2000),
+            (KillAll, 0, 2000),
+            (QuitTwice, 0, 1000),
+            (KillOrchestrations, 500, 4000),
+            (KillWorkers, 500, 4000),
+            (KillStarting, 0, 0),
+            (KillStopping, 0, 1000),
+            (FreezeOrchestration, 6000, 12000),
+        ],
+        every_ms: Some((4000, 9000)),
+        ..NONE
+    },
+    Scenario {
+        name: "poison_messages",
+        about: "messages that nobody understands come between the others, and some of those come twice",
+        faults: &[(Garbage, 0, 0), (Garbage, 0, 0), (Duplicate, 0, 0)],
+        every_ms: Some((300, 1500)),
+        counts: Counts::Exact,
+        ..NONE
+    },
+    Scenario {
         name: "soak",
         about: "everything that needs nothing special, with time between",
         faults: &[
@@ -221,6 +248,11 @@ pub const SCENARIOS: &[Scenario] = &[
             (PinSnapshot, 2000, 8000),
             (HoldLocks, 200, 2000),
             (Exhaust, 1000, 4000),
+            (KillAll, 0, 2000),
+            (QuitTwice, 0, 1000),
+            (KillStarting, 0, 0),
+            (KillStopping, 0, 1000),
+            (Garbage, 0, 0),
         ],
         every_ms: Some((2000, 7000)),
         ..NONE

@@ -63,7 +63,10 @@ impl Story {
             match telling.tell(*operation).await {
                 Ok(Happened::Nothing) => seen.idle += 1,
                 Ok(Happened::Something) => seen.operations += 1,
-                Ok(Happened::Crash) => seen.crashes += 1,
+                Ok(Happened::Crash) => {
+                    seen.crashes += 1;
+                    real.rolled_back().await?;
+                }
                 Err(error) => return Ok(Err(Parted { at, why: format!("{error:#}") })),
             }
             let found = difference(&oracle.lines(), &real.lines().await?);
@@ -203,7 +206,9 @@ impl Telling<'_> {
     async fn claim(&mut self, limit: usize) -> Result<Happened> {
         let read = self.real.visible(limit).await?;
         self.arm(true);
-        match self.real.claim(limit).await? {
+        let told = self.real.claim(limit).await?;
+        self.real.arm(None);
+        match told {
             Told::Broken => Ok(Happened::Crash),
             Told::Answer(answer) => {
                 let expected = self.oracle.claim(limit, &read).map_err(|why| anyhow!("{why}"))?;
@@ -257,4 +262,37 @@ fn pick(n: usize, of: usize) -> Option<usize> {
 fn agree(oracle: &Answer, real: &Answer) -> Result<Happened> {
     anyhow::ensure!(oracle == real, "the oracle answers {oracle:?}, the system {real:?}");
     Ok(Happened::Something)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Story;
+    use crate::model::{
+        Real,
+        operation::{Operation, Outcome, Queue, Submit, Turn},
+        shape::{Shape, StepShape},
+    };
+    use anyhow::Result;
+
+    /// A turn that comes at once after a crash finds what the crashed one had taken.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_crashed_turn_had_taken_is_back_before_the_story_goes_on() -> Result<()> {
+        let step = StepShape { parents: Vec::new(), max_attempts: 1, retryable: true };
+        let shapes = vec![Shape { steps: vec![step; 3], deadline: false }];
+        let mut operations = vec![Operation::Submit(Submit::plain(0)), Operation::Claim { limit: 3 }];
+        for run in 0..3 {
+            operations.push(Operation::Report { run, outcome: Outcome::Success });
+            operations.push(Operation::Garbage { queue: Queue::Results });
+            // after the statement that takes the messages
+            operations.push(Operation::Crash { statement: 2 });
+            operations.extend([Operation::Turn(Turn::Process), Operation::Turn(Turn::Process)]);
+        }
+        let (story, mut real) = (Story { shapes, operations }, Real::start().await?);
+        for _ in 0..100 {
+            let told = story.tell(&mut real).await?;
+            let seen = told.map_err(|parted| anyhow::anyhow!("{} at {}", parted.why, parted.at))?;
+            assert_eq!(seen.crashes, 3);
+        }
+        real.close().await
+    }
 }

@@ -24,7 +24,7 @@ use tasker_worker::{HandlerError, StepContext, Worker, handler::handler_fn};
 async fn survives(scenario: &str, seconds: u64) -> Result<()> {
     let scenario = named(scenario).expect("a scenario");
     let lasts = Duration::from_secs(seconds);
-    let report = run(&Options { seed: 20, scenario, lasts, tasks: Some(40), services: 2 }).await?;
+    let report = run(&Options { seed: 20, scenario, lasts, tasks: Some(40), services: 2, keep: false }).await?;
     println!("{report}");
     assert!(report.skipped.is_some() || report.tasks > 30 && !report.faults.is_empty(), "{report}");
     assert!(report.is_well(), "{report}");
@@ -98,6 +98,36 @@ impl Judged {
             effects.add(&format!("{} 1 end", step.id));
         }
         Ok(Self { system, connection, graph, ledger, effects })
+    }
+
+    /// A message that nobody understands has one letter, with its reason and the message.
+    async fn letters(&mut self) -> Result<()> {
+        self.ledger.garbage("nonsense", false);
+        assert_eq!(self.verdict().await?, [], "it may never have been sent");
+        self.ledger.garbage("nonsense", true);
+        assert_eq!(self.verdict().await?, [Promise::Parked], "it was dropped");
+        let park = |message: &str, detail: &str| {
+            format!(
+                "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count)
+                 values (gen_random_uuid(), 'unreadable', 'worker_chaos', '{message}', '{detail}', 0)"
+            )
+        };
+        let (whole, says) = (park("{\"garbage\": \"nonsense\"}", "no step_id"), "{\"garbage\": \"nonsense\"}");
+        for (letters, verdict) in [
+            (vec![whole.clone()], &[][..]),
+            (vec![whole.clone(), whole], &[Promise::Parked]),
+            (vec![park(says, "")], &[Promise::Parked]),
+            (vec![park("{\"garbage\": \"other\"}", "no step_id")], &[Promise::Parked, Promise::Parked]),
+        ] {
+            self.connection.execute("begin").await?;
+            for letter in &letters {
+                self.connection.execute(letter.as_str()).await?;
+            }
+            assert_eq!(self.verdict().await?, verdict, "{letters:?}");
+            self.connection.execute("rollback").await?;
+        }
+        self.ledger.garbage("nonsense", false);
+        Ok(())
     }
 
     /// The promises that the judge says are broken.
@@ -194,6 +224,18 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
             Promise::NothingLeft,
             "insert into tasker.timers (kind, subject, task_id, due_at) select 'start', id, id, now() from tasker.tasks limit 1",
         ),
+        (
+            "a step is parked without a reason",
+            Promise::Parked,
+            "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count)
+             values (gen_random_uuid(), 'poison', 'worker_chaos', '{}', 'it was in the way', 1)",
+        ),
+        (
+            "a step is put aside and nobody did it",
+            Promise::Parked,
+            "update tasker.step_transitions set to_state = 'error', from_state = 'enqueued', actor = 'operator:x'
+              where to_state = 'complete' and step_id = FIRST",
+        ),
         ("a caller's row has no task", Promise::NothingLost, "insert into chaos.orders values (1, gen_random_uuid())"),
     ];
     for (what, promise, corruption) in corruptions {
@@ -213,7 +255,10 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
     judged.effects.attempts.insert((of.0, 9), effect);
     assert!(judged.verdict().await?.contains(&Promise::AtLeastOnce), "a run without a claim");
     judged.effects.attempts.remove(&(of.0, 9));
+    judged.letters().await?;
     judged.ledger.rolled_back(2);
+    judged.ledger.tried(3, 0);
+    assert!(judged.verdict().await?.contains(&Promise::Accepted), "somebody asks in vain");
     assert!(judged.verdict().await?.contains(&Promise::OneTask), "what was rolled back is there");
     judged.system.close().await
 }

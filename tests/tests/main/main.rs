@@ -51,3 +51,4 @@ mod telemetry;
 mod tls;
 mod wakeups;
 mod wfformat;
+mod worker_start;

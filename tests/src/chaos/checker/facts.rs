@@ -66,6 +66,21 @@ pub struct Line {
     pub at: f64,
 }
 
+/// A dead letter.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Letter {
+    /// Why it was parked.
+    pub reason: String,
+    /// What went wrong.
+    pub detail: String,
+    /// The queue of its message.
+    pub queue: String,
+    /// The message as it was.
+    pub message: Value,
+    /// The step, where it is about one.
+    pub step_id: Option<Uuid>,
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -81,8 +96,8 @@ pub struct Facts {
     pub messages: HashMap<String, i64>,
     /// Timers that are left.
     pub timers: i64,
-    /// Dead letters that are left, by reason.
-    pub dead_letters: Vec<(String, String)>,
+    /// Dead letters.
+    pub dead_letters: Vec<Letter>,
     /// Rows of the caller's own: number and task.
     pub orders: HashMap<i64, Uuid>,
     /// Workers by name.
@@ -120,7 +135,9 @@ impl Facts {
             .fetch_all(&mut *connection)
             .await?,
             timers: sqlx::query_scalar("select count(*) from tasker.timers").fetch_one(&mut *connection).await?,
-            dead_letters: sqlx::query_as("select reason, detail from tasker.dead_letters").fetch_all(&mut *connection).await?,
+            dead_letters: sqlx::query_as("select reason, detail, queue, message, step_id from tasker.dead_letters")
+                .fetch_all(&mut *connection)
+                .await?,
             ..Self::default()
         };
         let queues: Vec<(String,)> =

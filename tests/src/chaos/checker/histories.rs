@@ -74,7 +74,7 @@ fn step_moves(line: &Line, place: &mut Place, found: &mut Violations) {
     let expected = place.attempt + i32::from(claimed);
     found.unless(line.attempt == expected, Promise::CountedOnce, || format!("attempt {expected} was due: {line:?}"));
     found.unless(line.at >= place.at, Promise::LegalHistory, || format!("it goes back in time: {line:?}"));
-    found.unless(is_right(line, to), Promise::LegalHistory, || format!("another actor was due: {line:?}"));
+    found.unless(is_right(line, place.state, to), Promise::LegalHistory, || format!("another actor was due: {line:?}"));
     if to == StepState::Reported {
         found.unless(line.actor == place.claimed_by, Promise::CountedOnce, || {
             format!("{} held the lease: {line:?}", place.claimed_by)
@@ -87,13 +87,15 @@ fn step_moves(line: &Line, place: &mut Place, found: &mut Violations) {
 }
 
 /// Who may make this move.
-fn is_right(line: &Line, to: StepState) -> bool {
+fn is_right(line: &Line, from: StepState, to: StepState) -> bool {
     let operator = line.actor.starts_with("operator:");
     let worker = line.actor.starts_with("worker:");
     let orchestration = line.actor == "orchestration";
     match to {
         StepState::InProgress | StepState::Reported => worker,
-        StepState::Complete | StepState::Error | StepState::WaitingForRetry => orchestration,
+        StepState::Complete | StepState::WaitingForRetry => orchestration,
+        // a step that has reported fails; one that has not is put aside
+        StepState::Error => orchestration || operator && from != StepState::Reported,
         StepState::ResolvedManually => operator,
         StepState::Pending => worker || operator,
         StepState::Enqueued => worker || operator || orchestration,

@@ -1,11 +1,12 @@
 //! The judge: reads what a run left behind, and says which promises were broken.
 //!
 //! `facts` reads the database, `histories` follows every history through the two machines, `promises` compares what
-//! stands with what was acknowledged, with what the model says and with what handlers did. All of it is plain Rust
-//! over plain data; [`sql`] asks the database itself once more.
+//! stands with what was acknowledged, with what the model says and with what handlers did, `letters` dead letters with
+//! what had to be parked. All of it is plain Rust over plain data; [`sql`] asks the database itself once more.
 
 pub mod facts;
 mod histories;
+pub mod letters;
 mod promises;
 pub mod sql;
 
@@ -18,6 +19,8 @@ use std::fmt;
 pub enum Promise {
     /// An accepted task is there and comes to its end.
     NothingLost,
+    /// Whoever asks again is accepted, soon after the faults are over.
+    Accepted,
     /// One submission is one task.
     OneTask,
     /// A step's outcome counts once, and only from the lease that holds.
@@ -32,6 +35,8 @@ pub enum Promise {
     Agreement,
     /// Nothing is left over: messages, timers.
     NothingLeft,
+    /// What cannot be dealt with is parked with reason and snapshot, and nothing else is.
+    Parked,
     /// The services keep running, end when told, and mend nothing that the line should have done.
     Services,
     /// What services count agrees with the database.
@@ -71,5 +76,6 @@ pub fn judge(facts: &Facts, ledger: &Entries, graphs: &[Graph], effects: &Effect
     let mut found = Violations::default();
     histories::check(facts, &mut found);
     promises::check(facts, ledger, graphs, effects, &mut found);
+    letters::check(facts, ledger, graphs, &mut found);
     found.0
 }

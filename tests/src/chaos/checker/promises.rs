@@ -30,9 +30,6 @@ pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], effects: 
         found.unless(false, Promise::NothingLeft, || format!("queue {queue} still holds {messages} messages"));
     }
     found.unless(facts.timers == 0, Promise::NothingLeft, || format!("{} timers are left", facts.timers));
-    for (reason, detail) in &facts.dead_letters {
-        found.unless(false, Promise::NothingLeft, || format!("a dead letter: {reason}: {detail}"));
-    }
 }
 
 struct Index<'a> {
@@ -91,6 +88,10 @@ fn submissions(facts: &Facts, ledger: &Entries, graphs: &[Graph], index: &Index<
         if let Some(why) = &submitted.refused {
             found.unless(false, Promise::NothingLost, || format!("submission {number} was refused: {why}"));
         }
+        let answered = !submitted.acknowledged.is_empty() || submitted.rolled_back || submitted.refused.is_some();
+        found.unless(answered, Promise::Accepted, || {
+            format!("submission {number} was tried {} times and never accepted", submitted.tries)
+        });
         for id in &submitted.acknowledged {
             found.unless(index.tasks.contains_key(&id.0), Promise::NothingLost, || {
                 format!("task {id} of submission {number} was acknowledged and does not exist")
@@ -125,7 +126,7 @@ fn submissions(facts: &Facts, ledger: &Entries, graphs: &[Graph], index: &Index<
 
 /// An acknowledged action is in the history once, with its operator; one that nobody knows of at most once.
 fn actions(ledger: &Entries, index: &Index<'_>, found: &mut Violations) {
-    for (operator, Action { task, verb, acknowledged }) in &ledger.actions {
+    for (operator, Action { task, verb, acknowledged, .. }) in &ledger.actions {
         let lines = index.by_actor.get(format!("operator:{operator}").as_str()).map_or(&[] as &[&Line], Vec::as_slice);
         if *acknowledged {
             found.unless(!lines.is_empty(), Promise::NothingLost, || {

@@ -4,8 +4,11 @@ use super::{rig::Rig, samples::total};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tasker_orchestration::submit;
-use tasker_shared::{api::SubmitTask, telemetry::settings::Protocol};
+use tasker_orchestration::{operate, submit};
+use tasker_shared::{
+    api::{Action, SubmitTask},
+    telemetry::settings::Protocol,
+};
 use tasker_tests::{
     System,
     system::{eventually, worker_settings},
@@ -144,5 +147,37 @@ async fn sums_over_all_samples_are_the_databases_counts_whatever_was_evicted() -
     let ended = told.samples.iter().filter(|sample| sample.value.is_none()).count();
     let overflowed = total(&told.samples, "tasker.telemetry.overflow.total", &[]);
     assert!(ended > 0 || overflowed > 0.0, "300 tasks do not fit into 50 ids");
+    Ok(())
+}
+
+/// A task by SQL is counted once, whether it is cancelled before orchestration has heard of it or afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_by_sql_that_is_cancelled_is_counted_as_requested_once() -> Result<()> {
+    let rig = Rig::start(Protocol::Grpc, |_| {}).await?;
+    rig.system.apply(&dag("linear", "echo", &[("a", &[])])).await?;
+    let submit = format!("tasker.submit('{NAMESPACE}', 'linear', '{{}}', run_at => now() + interval '1 hour')");
+    // its message lies where nobody looks yet
+    rig.system
+        .execute(&format!(
+            "do $$ begin
+               perform {submit};
+               update pgmq.q_task_requests set vt = clock_timestamp() + interval '1 hour';
+             end $$"
+        ))
+        .await?;
+    let cancel = async |state: &str| -> Result<()> {
+        let sql = "select id from tasker.tasks where state = 'pending'";
+        let task = sqlx::query_scalar(sql).fetch_one(rig.system.orchestration.database().pool()).await?;
+        operate::cancel(&rig.system.orchestration, task, &Action::default()).await?;
+        rig.system.execute("update pgmq.q_task_requests set vt = clock_timestamp()").await?;
+        eventually(state, async || Ok(rig.system.count("select count(*) from pgmq.q_task_requests").await? == 0)).await
+    };
+    cancel("the message of a cancelled task is taken").await?;
+    rig.system.execute(&format!("do $$ begin perform {submit}; end $$")).await?;
+    eventually("the start is known", async || Ok(rig.system.count("select count(*) from tasker.timers").await? == 1))
+        .await?;
+    cancel("nothing is left").await?;
+    let told = rig.finish().await?;
+    assert_eq!(total(&told.samples, "tasker.tasks.requests.total", &[]), 2.0);
     Ok(())
 }

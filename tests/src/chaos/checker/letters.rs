@@ -1,0 +1,86 @@
+//! Dead letters, against what the plan gave reason to park: each has its letter, as often as its history says, and there
+//! is no other.
+
+use super::{Promise, Violations, facts::Facts};
+use crate::chaos::{
+    graph::{Fate, Graph},
+    ledger::Entries,
+};
+use serde_json::Value;
+use sqlx::types::Uuid;
+use std::collections::{HashMap, HashSet};
+
+/// The key under which an unreadable message says which it is.
+pub const GARBAGE: &str = "garbage";
+
+pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], found: &mut Violations) {
+    let missing = without_handler(facts, graphs);
+    let (asked, acknowledged) = parked_by_operators(facts, ledger);
+    let mut due: HashMap<(&str, String), usize> = HashMap::new();
+    for line in facts.history.iter().filter(|line| line.to_state == "error") {
+        let Some(step) = line.step_id else { continue };
+        if line.actor.starts_with("operator:") {
+            *due.entry(("manual", step.to_string())).or_default() += 1;
+            found.unless(asked.contains(&step), Promise::Parked, || format!("no operator parked this step: {line:?}"));
+        } else if missing.contains(&step) {
+            *due.entry(("handler_not_found", step.to_string())).or_default() += 1;
+        }
+    }
+    let mut seen: HashMap<(&str, String), usize> = HashMap::new();
+    for letter in &facts.dead_letters {
+        found.unless(!letter.detail.is_empty() && letter.message.is_object(), Promise::Parked, || {
+            format!("a dead letter without a reason or its message: {letter:?}")
+        });
+        let of = match letter.reason.as_str() {
+            "unreadable" => letter.message.get(GARBAGE).and_then(Value::as_str).unwrap_or_default().to_owned(),
+            _ => letter.step_id.unwrap_or_default().to_string(),
+        };
+        *seen.entry((letter.reason.as_str(), of)).or_default() += 1;
+    }
+    for (says, sent) in &ledger.garbage {
+        let of = ("unreadable", says.clone());
+        // whether it was sent at all is not known when the answer was lost
+        if *sent || seen.contains_key(&of) {
+            due.insert(of, 1);
+        }
+    }
+    for step in acknowledged {
+        found.unless(due.contains_key(&("manual", step.to_string())), Promise::Parked, || {
+            format!("an operator parked step {step}, and its history does not know")
+        });
+    }
+    for of in seen.keys().chain(due.keys()).collect::<HashSet<_>>() {
+        let (times, right) = (seen.get(of).copied().unwrap_or(0), due.get(of).copied().unwrap_or(0));
+        found.unless(times == right, Promise::Parked, || {
+            format!("{} was parked {times} times as {}, and {right} times there was reason to", of.1, of.0)
+        });
+    }
+}
+
+/// The steps that no worker has a handler for.
+fn without_handler(facts: &Facts, graphs: &[Graph]) -> HashSet<Uuid> {
+    let graphs: HashMap<&str, &Graph> = graphs.iter().map(|graph| (graph.name.as_str(), graph)).collect();
+    let of_task: HashMap<Uuid, &str> = facts.tasks.iter().map(|task| (task.id, task.name.as_str())).collect();
+    let fate = |task: Uuid, place: i32| {
+        let graph = graphs.get(of_task.get(&task)?)?;
+        Some(graph.steps.get(usize::try_from(place).ok()?)?.fate)
+    };
+    let missing = facts.steps.iter().filter(|step| fate(step.task_id, step.position) == Some(Fate::Missing));
+    missing.map(|step| step.id).collect()
+}
+
+/// The steps that operators parked, or may have parked; and those of them where this was acknowledged.
+fn parked_by_operators(facts: &Facts, ledger: &Entries) -> (HashSet<Uuid>, HashSet<Uuid>) {
+    let named: HashMap<(Uuid, &str), Uuid> =
+        facts.steps.iter().map(|step| ((step.task_id, step.name.as_str()), step.id)).collect();
+    let (mut asked, mut acknowledged) = (HashSet::new(), HashSet::new());
+    for action in ledger.actions.values().filter(|action| action.verb == "park_step") {
+        let Some(name) = action.step.map(|step| format!("s{step}")) else { continue };
+        let Some(step) = named.get(&(action.task.0, name.as_str())) else { continue };
+        asked.insert(*step);
+        if action.acknowledged {
+            acknowledged.insert(*step);
+        }
+    }
+    (asked, acknowledged)
+}
