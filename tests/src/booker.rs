@@ -16,6 +16,9 @@ pub const CALLABLE: &str = "booker.book";
 /// The table of entries; it takes the same one twice, so that nothing but the worker keeps it from being there twice.
 pub const TABLE: &str = "create table public.entries (step_id uuid not null, attempt integer not null)";
 
+/// The advisory lock that every booking asks for before its commit: who holds it holds them all.
+pub const LOCK: i64 = 7;
+
 /// What stands in the statement in which a booking waits before its commit.
 pub const HOLDS: &str = "-- the booking holds";
 
@@ -42,7 +45,7 @@ async fn book(context: StepContext, order: Order) -> Result<Value, HandlerError>
         Box::pin(async move {
             let insert = sqlx::query("insert into public.entries values ($1, $2)").bind(step).bind(attempt);
             insert.execute(&mut *transaction).await?;
-            let hold = format!("{HOLDS}\nselect pg_sleep($1)");
+            let hold = format!("{HOLDS}\nselect pg_advisory_xact_lock_shared({LOCK}), pg_sleep($1)");
             sqlx::query(&hold).bind(seconds).execute(transaction).await?;
             Ok(())
         })

@@ -1,17 +1,18 @@
 //! What a handler writes in its report takes effect once, while its worker's process is killed in the middle of reports, stands
 //! still in them, or never hears that they were committed.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use sqlx::{Connection as _, PgConnection};
+use std::time::Duration;
 use tasker_orchestration::submit;
 use tasker_postgres::testkit::Shared;
 use tasker_shared::api::SubmitTask;
 use tasker_tests::{
     System, booker,
     chaos::{dice::Dice, proxy::Proxy},
-    process::{PATIENCE, Process, command},
+    process::{Process, command},
     system::eventually,
     templates::NAMESPACE,
 };
@@ -77,14 +78,25 @@ async fn held(system: &System) -> Result<i64> {
     system.count(&sql).await
 }
 
-/// Returns at once when an entry is written and not committed.
-async fn until_held(system: &System) -> Result<()> {
-    let started = Instant::now();
-    while held(system).await? == 0 {
-        ensure!(started.elapsed() < PATIENCE, "nothing is booked");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+/// Keeps entries that are written from being committed, while it lives.
+struct Hold(PgConnection);
+
+impl Hold {
+    async fn take(system: &System) -> Result<Self> {
+        let mut connection = PgConnection::connect(&system.test_database.url).await?;
+        sqlx::query("select pg_advisory_lock($1)").bind(booker::LOCK).execute(&mut connection).await?;
+        Ok(Self(connection))
     }
-    Ok(())
+
+    /// Returns when an entry is written and waits.
+    async fn until_held(&self, system: &System) -> Result<()> {
+        eventually("an entry is written and not committed", async || Ok(held(system).await? > 0)).await
+    }
+
+    async fn release(mut self) -> Result<()> {
+        sqlx::query("select pg_advisory_unlock($1)").bind(booker::LOCK).execute(&mut self.0).await?;
+        Ok(self.0.close().await?)
+    }
 }
 
 /// Every step has one entry: that of the attempt whose report was accepted.
@@ -114,19 +126,23 @@ async fn a_worker_that_is_killed_in_the_middle_of_reports_has_written_what_it_re
     let mut workers = [worker(&url, &[])?, worker(&url, &[])?];
     let mut within = 0;
     for kill in 0..KILLS {
-        let hold = dice.between(0, 20);
-        book(&system, hold, 12).await?;
-        until_held(&system).await?;
-        // in the write, around the commit, or anywhere
-        let pause = match kill % 3 {
-            0 => Duration::ZERO,
-            1 => Duration::from_millis(hold as u64) + dice.pause(0, 3),
-            _ => dice.pause(0, 60),
-        };
-        tokio::time::sleep(pause).await;
-        within += usize::from(held(&system).await? > 0);
+        let (hold, pause) = (Hold::take(&system).await?, dice.between(0, 20));
+        book(&system, pause, 12).await?;
+        hold.until_held(&system).await?;
         let killed = &mut workers[kill % 2];
-        killed.kill9().await?;
+        if kill % 3 == 0 {
+            // in the write
+            within += 1;
+            killed.kill9().await?;
+            hold.release().await?;
+        } else {
+            // around the commit, or anywhere
+            hold.release().await?;
+            let around = Duration::from_millis(pause as u64) + dice.pause(0, 3);
+            tokio::time::sleep(if kill % 3 == 1 { around } else { dice.pause(0, 60) }).await;
+            within += usize::from(held(&system).await? > 0);
+            killed.kill9().await?;
+        }
         *killed = worker(&url, &[])?;
     }
     judge(system, &format!("{KILLS} kills, {within} of them while an entry was not committed")).await?;
@@ -152,9 +168,11 @@ async fn a_worker_that_never_hears_of_its_commit_reports_in_vain_and_has_written
     ];
     let mut worker = worker(&url, &quiet)?;
     for lost in 0..LOST {
-        book(&system, 40, 1).await?;
-        until_held(&system).await?;
+        let hold = Hold::take(&system).await?;
+        book(&system, 0, 1).await?;
+        hold.until_held(&system).await?;
         proxy.lose_answers(1);
+        hold.release().await?;
         eventually("an answer is lost", async || Ok(proxy.lost() > lost)).await?;
         let open = "select count(*) from tasker.tasks where finished_at is null";
         eventually("the task has ended", async || Ok(system.count(open).await? == 0)).await?;
@@ -171,9 +189,13 @@ async fn a_worker_that_stands_still_in_its_report_until_its_lease_lapses_writes_
     let system = start().await?;
     let url = system.test_database.url.clone();
     let mut zombie = worker(&url, &[("TASKER__WORKER__MAX_CONCURRENT_STEPS", "1")])?;
+    let hold = Hold::take(&system).await?;
     book(&system, 300, 1).await?;
-    until_held(&system).await?;
+    hold.until_held(&system).await?;
     zombie.signal(Signal::SIGSTOP)?;
+    let stat = format!("/proc/{}/stat", zombie.pid()?);
+    eventually("it stands still", async || Ok(std::fs::read_to_string(&stat)?.contains(") T "))).await?;
+    hold.release().await?;
     let mut other = worker(&url, &[])?;
     let open = "select count(*) from tasker.tasks where finished_at is null";
     eventually("another worker has done it", async || Ok(system.count(open).await? == 0)).await?;
