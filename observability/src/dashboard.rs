@@ -24,7 +24,7 @@ impl Dashboard {
 
     /// Lets the viewer choose namespaces.
     pub(crate) fn choose_namespace(self) -> Self {
-        self.variable(choice("namespace", "Namespace", "label_values(tasker_steps_executions_total, namespace)"))
+        self.variable(choice("namespace", "Namespace", "label_values(tasker_steps_ready, namespace)"))
     }
 
     /// Lets the viewer choose templates of the chosen namespaces.
@@ -92,19 +92,36 @@ impl Dashboard {
                 "gridPos": { "h": 1, "w": COLUMNS, "x": 0, "y": y },
             }));
             y += 1;
-            let (mut x, mut height) = (0, 0);
-            for panel in panels {
-                if x + panel.width > COLUMNS {
-                    (x, y, height) = (0, y + height, 0);
+            for row in rows(panels) {
+                let height = row.iter().map(|panel| panel.height).max().unwrap_or_default();
+                let mut x = 0;
+                for (place, panel) in row.iter().enumerate() {
+                    // the last one takes what is left of the row
+                    let width = if place + 1 == row.len() { COLUMNS - x } else { panel.width };
+                    placed.push(panel.json(placed.len() + 1, (x, y), (width, height)));
+                    x += width;
                 }
-                placed.push(panel.json(placed.len() + 1, x, y));
-                x += panel.width;
-                height = height.max(panel.height);
+                y += height;
             }
-            y += height;
         }
         placed
     }
+}
+
+/// The panels that fit beside each other.
+fn rows(panels: &[Panel]) -> Vec<&[Panel]> {
+    let (mut rows, mut rest) = (Vec::new(), panels);
+    while !rest.is_empty() {
+        let mut width = 0;
+        let fit = rest.iter().take_while(|panel| {
+            width += panel.width;
+            width <= COLUMNS
+        });
+        let (row, more) = rest.split_at(fit.count().max(1));
+        rows.push(row);
+        rest = more;
+    }
+    rows
 }
 
 /// A variable of which several values, or all, can be chosen.

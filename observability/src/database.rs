@@ -81,7 +81,9 @@ fn transactions() -> Vec<Panel> {
         lines("Statements", "The ten most frequent, by name.").show(top_ten(rate("sql_queries").by(["operation"]))),
         lines("Statement Latency (P95)", "The ten slowest, by name.")
             .show(top_ten(quantile(0.95, "sql_query_duration").by(["operation"]))),
-        lines("Failing Statements", "By name.").show(rate("sql_queries").only("outcome", "error").by(["operation"])),
+        lines("Failing Statements", "By name.")
+            .show(rate("sql_queries").only("outcome", "error").by(["operation"]))
+            .or("none so far"),
     ]
 }
 
@@ -105,7 +107,8 @@ fn tables() -> Vec<Panel> {
         lines("Size of Indexes", "The ten largest, by table.").show(top_ten(max("db_index_size").by(["table"]))),
         lines("Removed by Retention", "What was old enough, by kind.").show(rate("retention_pruned").by(["kind"])),
         lines("Retention Turns (P95)", "Time of a turn that removed something; it rests as long.")
-            .show(quantile(0.95, "retention_duration")),
+            .show(quantile(0.95, "retention_duration"))
+            .or("nothing was removed"),
         lines("Retention Overdue", "How far beyond its age the oldest thing is that has to go. Alerts at one hour.")
             .show(max("retention_overdue"))
             .bad_above(600.0, 3_600.0),

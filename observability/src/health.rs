@@ -86,7 +86,11 @@ fn services() -> Vec<Panel> {
         timeline("Dependencies", "What the services cannot work without, as each of them sees it.")
             .show(max("health_dependency_up").by(["instance", "dependency"]))
             .words(&[(0, "down", RED), (1, "up", GREEN)]),
-        lines("Running Processes", "Processes that report, by service. A line that falls is a process that is gone.")
+        lines(
+            "Running Processes",
+            "Processes that report, by service. A line that falls is a process that is gone; where metrics are sent, it falls \
+            five minutes later.",
+        )
             .show(raw("count by (job) (target_info)", &["job"], "short")),
         lines("Health Checks", "Checks by what they found.").show(rate("health_checks").by(["component", "status"])),
         lines("Health Check Latency (P95)", "A slow check of the database tells of a slow database.")
@@ -106,8 +110,8 @@ fn services() -> Vec<Panel> {
             "Notifications",
             "What wakes other processes. One that fails costs time: they find the work when they poll.",
         )
-        .show_as("sent: {{channel}}", rate("notifications_sent").by(["channel"]))
-        .show_as("failed: {{channel}}", rate("notifications_failed").by(["channel"])),
+        .show_as("sent", rate("notifications_sent").by(["channel"]))
+        .show_as("failed", rate("notifications_failed").by(["channel"])),
         lines("Notification Delivery (P95)", "From a process through PostgreSQL and back to it.")
             .show(quantile(0.95, "notifications_delivery_duration").by(["channel"])),
     ]

@@ -77,7 +77,9 @@ fn time() -> Vec<Panel> {
 }
 
 fn failed() -> Panel {
-    let about = "The most recent tasks that ended in an error. A correlation id leads to the dashboard of that task. Empty \
+    let about = "The tasks that ended in an error, the newest first. A correlation id leads to the dashboard of that task. Empty \
         where metrics are scraped, because scraped series carry no ids.";
-    table("Failed Tasks", about).show(of_each_task("tasks_failures").by(["correlation_id", "namespace", "task_type"]))
+    table("Failed Tasks", about)
+        .show(of_each_task("tasks_failures").by(["correlation_id", "namespace", "task_type"]))
+        .or("none in this time")
 }

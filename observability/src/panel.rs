@@ -2,7 +2,7 @@
 
 use crate::promql::{Query, in_prometheus};
 use serde_json::{Value, json};
-use tasker_shared::metrics::Spec;
+use tasker_shared::metrics::{Spec, spec::CORRELATION_ID};
 
 pub(crate) const GREEN: &str = "green";
 pub(crate) const YELLOW: &str = "yellow";
@@ -20,6 +20,8 @@ pub(crate) struct Panel {
     steps: Vec<(Option<f64>, &'static str)>,
     words: Vec<(i64, &'static str, &'static str)>,
     most: Option<f64>,
+    nothing: &'static str,
+    lines: &'static str,
     pub(crate) width: u32,
     pub(crate) height: u32,
 }
@@ -50,8 +52,21 @@ fn panel(form: Form, title: &'static str, about: &'static str) -> Panel {
         Form::Logs | Form::Table => (24, 10),
         _ => (12, 8),
     };
-    let (unit, most) = (None, None);
-    Panel { form, title, about, targets: vec![], unit, steps: vec![], words: vec![], most, width, height }
+    let (unit, most, nothing, lines) = (None, None, "no data", "");
+    Panel {
+        form,
+        title,
+        about,
+        targets: vec![],
+        unit,
+        steps: vec![],
+        words: vec![],
+        most,
+        nothing,
+        lines,
+        width,
+        height,
+    }
 }
 
 /// Lines over time.
@@ -94,9 +109,9 @@ pub(crate) fn trace(title: &'static str, about: &'static str) -> Panel {
     panel(Form::Trace, title, about)
 }
 
-/// The log lines of the task, from Loki.
-pub(crate) fn logs(title: &'static str, about: &'static str) -> Panel {
-    panel(Form::Logs, title, about)
+/// Log lines, from Loki.
+pub(crate) fn logs(title: &'static str, about: &'static str, lines: &'static str) -> Panel {
+    Panel { lines, ..panel(Form::Logs, title, about) }
 }
 
 impl Panel {
@@ -155,6 +170,12 @@ impl Panel {
         self
     }
 
+    /// What is said where there is nothing to show: that is good news where the panel is about accidents.
+    pub(crate) fn or(mut self, nothing: &'static str) -> Self {
+        self.nothing = nothing;
+        self
+    }
+
     /// In columns of 24.
     pub(crate) fn width(mut self, width: u32) -> Self {
         self.width = width;
@@ -166,14 +187,14 @@ impl Panel {
     }
 
     /// The panel as Grafana stores it.
-    pub(crate) fn json(&self, id: usize, x: u32, y: u32) -> Value {
+    pub(crate) fn json(&self, id: usize, (x, y): (u32, u32), (width, height): (u32, u32)) -> Value {
         let mut panel = json!({
             "id": id,
             "type": self.kind(),
             "title": self.title,
             "description": self.description(),
             "datasource": self.source(),
-            "gridPos": { "h": self.height, "w": self.width, "x": x, "y": y },
+            "gridPos": { "h": height, "w": width, "x": x, "y": y },
             "options": self.options(),
             "targets": self.json_targets(),
         });
@@ -210,6 +231,9 @@ impl Panel {
                 said.push(spec.name);
             }
         }
+        if self.targets.iter().any(|target| target.query.of_tasks) {
+            text.push_str("\n\nWhere metrics are sent with correlation ids, it reads a little high: PromQL continues series that ended.");
+        }
         text
     }
 
@@ -230,7 +254,7 @@ impl Panel {
             })],
             Form::Logs => vec![json!({
                 "refId": "A", "datasource": self.source(), "queryType": "range",
-                "expr": "{service_name=~\".+\"} | trace_id=\"${trace_id}\"",
+                "expr": self.lines,
             })],
             _ => self.targets.iter().zip('A'..).map(|(target, id)| self.json_target(target, id)).collect(),
         }
@@ -258,10 +282,13 @@ impl Panel {
             "color": { "mode": if self.by_threshold() { "thresholds" } else { "palette-classic" } },
             "mappings": self.mappings(),
             "thresholds": { "mode": "absolute", "steps": self.json_steps() },
-            "noValue": "no data",
+            "noValue": self.nothing,
         });
         if self.form != Form::Table {
             defaults["min"] = 0.into();
+        }
+        if !self.targets.is_empty() && self.targets.iter().all(|target| target.query.whole) {
+            defaults["decimals"] = 0.into();
         }
         if let Some(most) = self.most {
             defaults["max"] = most.into();
@@ -339,7 +366,12 @@ impl Panel {
             Form::Timeline => {
                 json!({ "mergeValues": true, "showValue": "auto", "rowHeight": 0.8, "legend": { "showLegend": false } })
             }
-            Form::Table => json!({ "showHeader": true, "cellHeight": "sm" }),
+            // ids made later sort later: the newest first
+            Form::Table => {
+                let by = self.targets.first().and_then(|target| target.query.by.first()).copied().unwrap_or("Value");
+                let newest = by == CORRELATION_ID;
+                json!({ "showHeader": true, "cellHeight": "sm", "sortBy": [{ "displayName": by, "desc": newest }] })
+            }
             Form::Trace => json!({}),
             Form::Logs => {
                 json!({ "showTime": true, "wrapLogMessage": true, "sortOrder": "Ascending", "enableLogDetails": true, "dedupStrategy": "none" })

@@ -5,6 +5,9 @@
 
 use tasker_shared::metrics::{CATALOG, Kind, Spec, spec::CORRELATION_ID};
 
+/// What tells that a task is known.
+const REQUESTED: &str = "tasker_tasks_requests_total";
+
 /// Labels that Prometheus adds to every series: the service and the process.
 const TARGET: [&str; 2] = ["job", "instance"];
 
@@ -18,6 +21,10 @@ pub(crate) struct Query {
     pub(crate) reads: Vec<&'static Spec>,
     /// Whether exemplars of its series lead to traces.
     pub(crate) exemplars: bool,
+    /// Whether it counts things, so that fractions mean nothing.
+    pub(crate) whole: bool,
+    /// Whether it estimates from series of single tasks, which live shortly.
+    pub(crate) of_tasks: bool,
 }
 
 /// A query about one metric, not yet written.
@@ -39,6 +46,7 @@ enum View {
     Max,
     TaskTotal,
     TaskMean,
+    TaskLongest,
     EachTask,
 }
 
@@ -87,6 +95,11 @@ pub(crate) fn task_mean(field: &str) -> Of {
     of(field, View::TaskMean, &[Kind::Histogram])
 }
 
+/// The bucket of the longest that a histogram says of the task that the dashboard shows.
+pub(crate) fn task_longest(field: &str) -> Of {
+    of(field, View::TaskLongest, &[Kind::Histogram])
+}
+
 fn of(field: &str, view: View, kinds: &[Kind]) -> Of {
     let spec = CATALOG.iter().find(|spec| spec.field == field);
     let spec = spec.unwrap_or_else(|| panic!("no metric of the catalogue has the field `{field}`"));
@@ -117,7 +130,7 @@ impl Of {
     /// The series of the metric that the dashboard's variables choose.
     fn series(&self, suffix: &str) -> String {
         let mut chosen = self.only.clone();
-        if matches!(self.view, View::TaskTotal | View::TaskMean) {
+        if matches!(self.view, View::TaskTotal | View::TaskMean | View::TaskLongest) {
             self.knows(CORRELATION_ID);
             chosen.push(format!("{CORRELATION_ID}=\"$correlation_id\""));
         } else {
@@ -143,8 +156,32 @@ impl Of {
             }
             View::Sum => format!("sum{by}({})", all("")),
             View::Max => format!("max{by}({})", all("")),
+            // a task that is known and has none of it has zero
+            View::TaskTotal if self.by.is_empty() => {
+                let known = format!("last_over_time({REQUESTED}{{{CORRELATION_ID}=\"$correlation_id\"}}[$__range])");
+                format!("{} or sum({known}) * 0", last(""))
+            }
             View::TaskTotal | View::EachTask => last(""),
+            View::TaskLongest => {
+                let by = self.grouping(&["le"]);
+                format!("histogram_quantile(1, sum{by}(last_over_time({}[$__range])))", self.series("_bucket"))
+            }
             View::TaskMean => format!("{} / ({} > 0)", last("_sum"), last("_count")),
+        }
+    }
+
+    /// What each series was in the whole time that the dashboard shows, to choose the largest.
+    fn over_all(&self) -> String {
+        let whole = |function: &str, series: String| format!("{function}({series}[$__range] @ end())");
+        let by = self.grouping(&[]);
+        match self.view {
+            View::Max => format!("max{by}({})", whole("max_over_time", self.series(""))),
+            View::Quantile(share) => {
+                let by = self.grouping(&["le"]);
+                format!("histogram_quantile({share}, sum{by}({}))", whole("rate", self.series("_bucket")))
+            }
+            View::Rate if self.spec.kind == Kind::Counter => format!("sum{by}({})", whole("rate", self.series(""))),
+            view => panic!("{}: no largest series of {view:?}", self.spec.name),
         }
     }
 
@@ -191,7 +228,9 @@ pub(crate) fn in_prometheus(label: &str) -> String {
 impl From<Of> for Query {
     fn from(of: Of) -> Self {
         let exemplars = matches!(of.view, View::Quantile(_));
-        Self { text: of.text(), unit: of.unit(), by: of.by, reads: vec![of.spec], exemplars }
+        let whole = matches!(of.view, View::Increase | View::EachTask | View::TaskTotal);
+        let of_tasks = matches!(of.view, View::Rate | View::Increase) && of.spec.has_correlation_id();
+        Self { text: of.text(), unit: of.unit(), by: of.by, reads: vec![of.spec], exemplars, whole, of_tasks }
     }
 }
 
@@ -216,15 +255,18 @@ pub(crate) fn both(one: impl Into<Query>, other: impl Into<Query>) -> Query {
     combined(text, &unit, one, other)
 }
 
-/// The ten largest series of a query that has many.
-pub(crate) fn top_ten(query: impl Into<Query>) -> Query {
-    let query = query.into();
-    Query { text: format!("topk(10, {})", query.text), ..query }
+/// The ten largest series of a metric that has many, by what they were in the whole time that the dashboard shows: `topk`
+/// alone chooses anew at every point, and shows all that were ever among the ten.
+pub(crate) fn top_ten(of: Of) -> Query {
+    let (ranked, on) = (of.over_all(), of.grouping(&[]));
+    let query = Query::from(of);
+    Query { text: format!("{} and on{}topk(10, {ranked})", query.text, on.trim_start_matches(" by")), ..query }
 }
 
 /// A query about metrics that are not of the catalogue.
 pub(crate) fn raw(text: &str, by: &[&'static str], unit: &str) -> Query {
-    Query { text: text.to_owned(), by: by.to_vec(), unit: unit.to_owned(), reads: Vec::new(), exemplars: false }
+    let (text, by, unit) = (text.to_owned(), by.to_vec(), unit.to_owned());
+    Query { text, by, unit, reads: Vec::new(), exemplars: false, whole: false, of_tasks: false }
 }
 
 fn or_zero(query: &Query, like: &Query) -> String {
@@ -243,12 +285,13 @@ fn combined(text: String, unit: &str, one: Query, other: Query) -> Query {
             reads.push(spec);
         }
     }
-    Query { text, by: one.by, unit: unit.to_owned(), reads, exemplars: false }
+    // in a ratio the two estimates are off alike
+    Query { text, by: one.by, unit: unit.to_owned(), reads, exemplars: false, whole: false, of_tasks: false }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Query, mean, quantile, rate, share, sum};
+    use super::{Query, max, mean, quantile, rate, share, sum, task_total, top_ten};
 
     #[test]
     fn a_rate_is_summed_over_what_nobody_asked_for() {
@@ -272,6 +315,22 @@ mod tests {
         let expected = "(sum(tasker_db_pool_connections_active) or vector(0)) \
                         / ((sum(tasker_db_pool_connections_idle)) > 0)";
         assert_eq!(query.text, expected);
+    }
+
+    #[test]
+    fn the_ten_largest_are_chosen_once_for_the_whole_time() {
+        let query = top_ten(max("db_dead_tuples").by(["table"]));
+        let expected = "max by (table) (tasker_db_dead_tuples) and on (table) \
+                        topk(10, max by (table) (max_over_time(tasker_db_dead_tuples[$__range] @ end())))";
+        assert_eq!(query.text, expected);
+    }
+
+    #[test]
+    fn what_did_not_happen_to_a_known_task_is_zero_and_an_unknown_one_has_nothing() {
+        let query = Query::from(task_total("tasks_failures"));
+        let of = |name: &str| format!("sum(last_over_time({name}{{correlation_id=\"$correlation_id\"}}[$__range]))");
+        let (failures, known) = (of("tasker_tasks_failures_total"), of("tasker_tasks_requests_total"));
+        assert_eq!(query.text, format!("{failures} or {known} * 0"));
     }
 
     #[test]

@@ -33,7 +33,8 @@ fn breakers() -> Vec<Panel> {
             .words(&STATES),
         lines("Requests Rejected", "By the open breaker, and for want of a place to serve them.")
             .show_as("breaker open", rate("api_requests_rejected").by(["endpoint"]))
-            .show_as("too many at once", rate("api_requests_shed").by(["endpoint"])),
+            .show_as("too many at once", rate("api_requests_shed").by(["endpoint"]))
+            .or("none so far"),
         lines(
             "FFI Completion Health",
             "How handlers that are not Rust hand back their outcomes. Alerts at 10 slow sends a second.",
@@ -51,9 +52,11 @@ fn breakers() -> Vec<Panel> {
 fn limits() -> Vec<Panel> {
     vec![
         lines("Requests by Rate Limit", "What the limits of clients let pass and refused, where there are limits.")
-            .show(rate("rate_limit_requests").by(["endpoint", "outcome"])),
+            .show(rate("rate_limit_requests").by(["endpoint", "outcome"]))
+            .or("no limits"),
         lines("Time of the Check", "How long the decision about a request takes.")
-            .show_as("p95", quantile(0.95, "rate_limit_check_duration")),
+            .show_as("P95", quantile(0.95, "rate_limit_check_duration"))
+            .or("no limits"),
     ]
 }
 
@@ -82,7 +85,8 @@ fn repeated() -> Vec<Panel> {
     vec![
         lines("Retries of Steps", "Failures that are tried again, and those that had no attempt left.")
             .show_as("retried", rate("steps_retries").by(["error_type"]))
-            .show_as("exhausted", rate("steps_retries_exhausted").by(["error_type"])),
+            .show_as("exhausted", rate("steps_retries_exhausted").by(["error_type"]))
+            .or("none so far"),
         lines("Messages Read Again", "An earlier reader did not finish with them.")
             .show(rate("queue_retry_attempts").by(["queue"])),
         lines(
@@ -94,24 +98,31 @@ fn repeated() -> Vec<Panel> {
         lines("Lost Heartbeats", "Heartbeats that could not be stored. A worker without them loses its leases.")
             .show(rate("worker_heartbeat_failures").by(["instance"])),
         lines("Transactions Run Again", "PostgreSQL asked for it: two transactions were in each other's way.")
-            .show(rate("db_transactions").only("outcome", "retried").by(["transaction"])),
+            .show(rate("db_transactions").only("outcome", "retried").by(["transaction"]))
+            .or("none so far"),
         lines(
             "Failing Loop Turns",
             "Turns of the services' loops that ended in an error. They run again by themselves.",
         )
-        .show(rate("runtime_loop_runs").only("outcome", "error").by(["loop"])),
+        .show(rate("runtime_loop_runs").only("outcome", "error").by(["loop"]))
+        .or("none so far"),
     ]
 }
 
 fn permits() -> Vec<Panel> {
     vec![
         lines("Permits Used", "Steps that run and count against a limit.")
-            .show(sum("concurrency_permits_used").by(["namespace", "scope"])),
-        lines("Permits", "How many steps may run at once.").show(sum("concurrency_permits").by(["namespace", "scope"])),
+            .show(sum("concurrency_permits_used").by(["namespace", "scope"]))
+            .or("no limits"),
+        lines("Permits", "How many steps may run at once.")
+            .show(sum("concurrency_permits").by(["namespace", "scope"]))
+            .or("no limits"),
         lines("Set Aside", "Steps that found no permit; they come back when one is free.")
-            .show(rate("concurrency_rejections").by(["namespace"])),
+            .show(rate("concurrency_rejections").by(["namespace"]))
+            .or("none so far"),
         lines("Stalls", "Steps that stood still and were enqueued again.")
-            .show(rate("steps_stalls").by(["namespace", "kind"])),
+            .show(rate("steps_stalls").by(["namespace", "kind"]))
+            .or("none so far"),
     ]
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     dashboard::Dashboard,
     panel::{Panel, logs, stat, table, trace},
-    promql::{task_mean, task_total},
+    promql::{task_longest, task_mean, task_total},
 };
 use serde_json::{Value, json};
 
@@ -19,7 +19,14 @@ pub(crate) fn dashboard() -> Dashboard {
             "Trace",
             vec![trace("Trace", "One span for each station and each attempt. A log icon leads to the logs.")],
         )
-        .section("Logs", vec![logs("Logs", "What the services said about the task; needs `telemetry.logs.otlp`.")])
+        .section(
+            "Logs",
+            vec![logs(
+                "Logs",
+                "What the services said about the task; needs `telemetry.logs.otlp`.",
+                "{service_name=~\".+\"} | trace_id=\"${trace_id}\"",
+            )],
+        )
 }
 
 fn flow() -> Vec<Panel> {
@@ -37,19 +44,27 @@ fn flow() -> Vec<Panel> {
 }
 
 fn time() -> Vec<Panel> {
-    let third = |panel: Panel| panel.width(8);
+    let quarter = |panel: Panel| panel.width(6);
     vec![
-        third(stat("Initialization", "Making its steps.").show(task_mean("task_initialization_duration"))),
-        third(
+        quarter(stat("Initialization", "Making its steps.").show(task_mean("task_initialization_duration"))),
+        quarter(
             stat("Mean Execution", "Time inside the handler, for one execution.")
                 .show(task_mean("step_execution_duration")),
         ),
-        third(stat("Finalization", "Ending the task.").show(task_mean("task_finalization_duration"))),
+        quarter(
+            stat(
+                "Longest Execution",
+                "At most so long: the bound of its bucket. The trace has the exact time of each.",
+            )
+            .show(task_longest("step_execution_duration")),
+        ),
+        quarter(stat("Finalization", "Ending the task.").show(task_mean("task_finalization_duration"))),
         table("Steps", "How often each step was put on a queue; more than once is a retry.")
             .show(task_total("steps_enqueued").by(["namespace", "step_name"]))
             .width(12),
-        table("Failures", "What went wrong, and how often.")
+        table("Failures", "What went wrong, and how often. The trace has which step, and its error.")
             .show(task_total("steps_failures").by(["namespace", "error_type"]))
+            .or("none")
             .width(12),
     ]
 }

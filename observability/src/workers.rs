@@ -2,9 +2,14 @@
 
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, gauge, lines, pie, stacked, stat},
+    panel::{Panel, gauge, lines, logs, pie, stacked, stat},
     promql::{increase, mean, quantile, rate, share, sum},
 };
+
+/// The log lines of failed attempts, as a sentence each.
+const FAILED_ATTEMPTS: &str = "{service_name=~\".+\"} |= \"a step failed\" | namespace=~\"$namespace\" \
+    | line_format \"{{.namespace}}/{{.task_name}}, step {{.step_name}}, attempt {{.attempt}} of {{.max_attempts}}: \
+    {{.error_type}}: {{.error}}\"";
 
 pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new("tasker-workers", "Worker Performance", "What the workers run, how fast, and what goes wrong in it.")
@@ -30,7 +35,8 @@ fn workers() -> Vec<Panel> {
             .show(sum("workers_live").by(["namespace"])),
         lines(
             "Running Steps by Worker",
-            "A worker that runs nothing while steps wait is stuck or serves other namespaces.",
+            "A worker that runs nothing while steps wait is stuck or serves other namespaces. One that died stays for five \
+            minutes where metrics are sent.",
         )
         .show(sum("steps_active_executions").by(["instance"])),
     ]
@@ -65,11 +71,18 @@ fn execution() -> Vec<Panel> {
 fn failures() -> Vec<Panel> {
     vec![
         pie("Error Distribution by Type", "What the failures of the time shown were.")
-            .show(increase("steps_failures").by(["error_type"])),
-        stacked("Failures by Type", "Failed executions.").show(rate("steps_failures").by(["error_type"])),
-        lines("Retries", "Failures that are tried again.").show(rate("steps_retries").by(["namespace", "error_type"])),
+            .show(increase("steps_failures").by(["error_type"]))
+            .or("none in this time"),
+        stacked("Failures by Type", "Failed executions.")
+            .show(rate("steps_failures").by(["error_type"]))
+            .or("none so far"),
+        lines("Retries", "Failures that are tried again.")
+            .show(rate("steps_retries").by(["namespace", "error_type"]))
+            .or("none so far"),
         lines("Retries Exhausted", "Steps that failed for good after their last attempt.")
-            .show(rate("steps_retries_exhausted").by(["namespace", "error_type"])),
+            .show(rate("steps_retries_exhausted").by(["namespace", "error_type"]))
+            .or("none so far"),
+        logs("Failed Attempts", "Which step failed, and with what; needs `telemetry.logs.otlp`.", FAILED_ATTEMPTS),
     ]
 }
 

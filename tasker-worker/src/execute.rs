@@ -171,4 +171,17 @@ fn finished(
             about.error(&format!("{}: {}", failure.kind, failure.message));
         }
     });
+    if let Outcome::Failure(failure) = outcome {
+        context.scope().call(|| log(served, step, failure));
+    }
+}
+
+/// The one log line of a failed attempt; who stops a step knows it, and is in the history.
+fn log(served: &Served, step: &Claimed, failure: &Failure) {
+    if failure.kind != FailureKind::Cancelled {
+        tracing::warn!(
+            namespace = %served.namespace, task.name = %step.task_name, attempt = step.attempt,
+            max_attempts = step.max_attempts, error_type = %failure.kind, error = %failure.message, "a step failed"
+        );
+    }
 }

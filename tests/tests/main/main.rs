@@ -6,6 +6,7 @@ mod breakers;
 mod chaos;
 mod cli;
 mod cli_local;
+mod compose;
 mod concurrency;
 mod connections;
 mod contract;

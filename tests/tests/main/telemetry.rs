@@ -4,6 +4,7 @@ mod cardinality;
 mod counters;
 mod late;
 mod leader;
+mod logs;
 mod names;
 mod outage;
 mod python;

@@ -112,8 +112,10 @@ async fn prove(args: &Args) -> Result<bool> {
     worker.url().await?;
     let mut findings = Findings::default();
 
+    // a name of its own, so that Prometheus may hold other runs
+    let template = format!("chain-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
     let began = Instant::now();
-    let newest = run(args, &client, &db).await?;
+    let newest = run(args, &template, &client, &db).await?;
     let seconds = began.elapsed().as_secs_f64();
     println!("{} tasks of {} steps ended in {seconds:.0} s", args.tasks, args.steps);
     for (name, service) in [("orchestration", &orchestration), ("worker", &worker)] {
@@ -125,7 +127,7 @@ async fn prove(args: &Args) -> Result<bool> {
     flow(args, &prometheus, &newest, &mut findings).await?;
     // one more export of both services, so that no series waits to be told
     tokio::time::sleep(Duration::from_millis(args.interval_ms + 1_000)).await;
-    increase(args, &prometheus, &sums, seconds, &mut findings).await?;
+    increase(args, &template, &prometheus, &sums, seconds, &mut findings).await?;
 
     worker.drain().await?;
     orchestration.drain().await?;
@@ -136,13 +138,13 @@ async fn prove(args: &Args) -> Result<bool> {
 }
 
 /// Runs the tasks; answers with the correlation ids of the newest.
-async fn run(args: &Args, client: &Client, db: &Database) -> Result<Vec<String>> {
+async fn run(args: &Args, template: &str, client: &Client, db: &Database) -> Result<Vec<String>> {
     let steps: Vec<String> = (0..args.steps).map(|n| format!("s{n}")).collect();
     let before: Vec<Vec<&str>> =
         (0..args.steps).map(|n| steps[n.saturating_sub(1)..n].iter().map(String::as_str).collect()).collect();
     let pairs: Vec<(&str, &[&str])> = steps.iter().map(String::as_str).zip(before.iter().map(Vec::as_slice)).collect();
-    client.apply(&ApplyTemplate { source: dag("chain", "noop", &pairs), file: None }).await?;
-    let task = SubmitTask { namespace: NAMESPACE.to_owned(), name: "chain".to_owned(), ..SubmitTask::default() };
+    client.apply(&ApplyTemplate { source: dag(template, "noop", &pairs), file: None }).await?;
+    let task = SubmitTask { namespace: NAMESPACE.to_owned(), name: template.to_owned(), ..SubmitTask::default() };
     let (began, mut newest, mut submitted) = (Instant::now(), Vec::new(), 0);
     while submitted < args.tasks {
         let size = (args.tasks - submitted).min(if args.rate.is_some() { 10 } else { 200 });
@@ -217,6 +219,7 @@ async fn flow(args: &Args, prometheus: &Prometheus, newest: &[String], findings:
 /// `increase()` is what its rules make of the samples that were sent, and near the truth.
 async fn increase(
     args: &Args,
+    template: &str,
     prometheus: &Prometheus,
     sums: &Sums,
     seconds: f64,
@@ -224,7 +227,8 @@ async fn increase(
 ) -> Result<()> {
     let window = Duration::from_secs(600.max(seconds as u64 + 4 * args.interval_ms / 1_000));
     let at = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let query = format!("sum(increase(tasker_tasks_completions_total[{}s]))", window.as_secs());
+    let query =
+        format!("sum(increase(tasker_tasks_completions_total{{task_type=\"{template}\"}}[{}s]))", window.as_secs());
     let said = prometheus.number_at(&query, at).await?.context("no answer")?;
     let (series, of_samples) = sums.completions(|samples| extrapolation::increase(samples, at, window));
     let truth = args.tasks as f64;
