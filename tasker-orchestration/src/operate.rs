@@ -115,8 +115,7 @@ pub async fn retry_step(
     action: &Action,
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
-    let standing = work.step(step).await?;
-    may(&standing, StepEvent::Reopen)?;
+    work.hold_step(step, StepEvent::Reopen).await?;
     work.reopen_steps(Some(step)).await?;
     let to = work.reopen_task().await?;
     work.go_on(to).await
@@ -133,11 +132,10 @@ pub async fn cancel_step(
     action: &Action,
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
-    let standing = work.step(step).await?;
     if work.task.state.is_final() {
         return Err(work.has_ended());
     }
-    may(&standing, StepEvent::Cancel)?;
+    work.hold_step(step, StepEvent::Cancel).await?;
     work.move_steps(Some(step), StepEvent::Cancel, None).await?;
     work.committed.rings.insert(Topic::Stopped);
     let state = work.task.state;
@@ -156,8 +154,7 @@ pub async fn resolve_step(
 ) -> Result<TaskState, Error> {
     let action = Action { reason: resolution.reason.clone(), by: resolution.by.clone() };
     let mut work = Work::begin(orchestration, task, &action).await?;
-    let standing = work.step(step).await?;
-    may(&standing, StepEvent::Resolve)?;
+    let standing = work.hold_step(step, StepEvent::Resolve).await?;
     work.check_result(step, &resolution.result).await?;
     work.move_steps(Some(step), StepEvent::Resolve, Some(&resolution.result)).await?;
     work.close_letters(&[standing.id], Resolution::Resolved).await?;
@@ -269,6 +266,16 @@ impl<'a> Work<'a> {
                 nearest: nearest(name, all.iter().map(|step| step.name.as_str())),
             }),
         }
+    }
+
+    /// The same, held until the end, if `event` may move it: what the step reports comes before or after.
+    async fn hold_step(&mut self, name: &str, event: StepEvent) -> Result<Standing, Error> {
+        let mut step = self.step(name).await?;
+        if let Some(state) = operations::hold_step(&mut self.session, step.id).await? {
+            step.state = state;
+        }
+        may(&step, event)?;
+        Ok(step)
     }
 
     /// Moves all steps (or the named one) that `event` applies to.

@@ -49,11 +49,13 @@ pub struct Settings {
 
 /// Database, templates, bell, settings and telemetry; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Orchestration(Arc<Inner>);
+pub struct Orchestration {
+    database: Database,
+    shared: Arc<Shared>,
+}
 
 #[derive(Debug)]
-struct Inner {
-    database: Database,
+struct Shared {
     bell: Bell,
     settings: Settings,
     tracing: Tracing,
@@ -65,37 +67,44 @@ impl Orchestration {
     /// Puts the parts together.
     pub fn new(database: Database, bell: Bell, tracing: Tracing, settings: Settings) -> Self {
         let waiting = Waiting::new();
-        Self(Arc::new(Inner { database, bell, settings, tracing, waiting, templates: CompiledTemplates::default() }))
+        let shared = Shared { bell, settings, tracing, waiting, templates: CompiledTemplates::default() };
+        Self { database, shared: Arc::new(shared) }
+    }
+
+    /// The same for requests from outside, whose share of the database's connections is bounded.
+    #[must_use]
+    pub fn for_requests(&self) -> Self {
+        Self { database: self.database.for_requests(), ..self.clone() }
     }
 
     /// The database.
     pub fn database(&self) -> &Database {
-        &self.0.database
+        &self.database
     }
 
     /// Rings for other loops and processes.
     pub fn bell(&self) -> &Bell {
-        &self.0.bell
+        &self.shared.bell
     }
 
     /// Limits and sizes.
     pub fn settings(&self) -> &Settings {
-        &self.0.settings
+        &self.shared.settings
     }
 
     /// Where measurements go.
     pub fn metrics(&self) -> &Metrics {
-        self.0.database.metrics()
+        self.database.metrics()
     }
 
     /// Where spans go.
     pub fn tracing(&self) -> &Tracing {
-        &self.0.tracing
+        &self.shared.tracing
     }
 
     /// Who waits for tasks to end.
     pub fn waiting(&self) -> &Waiting {
-        &self.0.waiting
+        &self.shared.waiting
     }
 
     /// These definitions as they apply in this service's environment.
@@ -109,7 +118,7 @@ impl Orchestration {
     ) -> Result<HashMap<TemplateId, Arc<Compiled>>, Error> {
         let environment = &self.settings().environment;
         let wanted = ids.into_iter().map(|id| (id, environment.clone())).collect();
-        let found = self.0.templates.get(session, wanted).await?;
+        let found = self.shared.templates.get(session, wanted).await?;
         Ok(found.into_iter().map(|((id, _), template)| (id, template)).collect())
     }
 }

@@ -97,7 +97,7 @@ impl Service {
         let period = process.config.telemetry.metrics.probe_interval();
         let sampling = tokio::spawn(probes::run(orchestration.clone(), period, loops.clone()));
         let page = metrics.map(|page| {
-            let gate = Guard::new(process.authenticator.clone(), process.database.clone(), &[COMMON]);
+            let gate = Guard::new(process.authenticator.clone(), process.database.for_requests(), &[COMMON]);
             tokio::spawn(page.serve(gate, tls, loops.clone()))
         });
         let running = tokio::spawn(run(orchestration, loops.clone()));

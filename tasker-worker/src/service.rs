@@ -96,7 +96,7 @@ impl Service {
             Some(_) => pages,
             None => pages.merge(web::metrics_router(process.exposition.clone())),
         };
-        let gate = Guard::new(process.authenticator.clone(), process.database.clone(), &[COMMON]);
+        let gate = Guard::new(process.authenticator.clone(), process.database.for_requests(), &[COMMON]);
         let pages = pages.layer(middleware::from_fn_with_state(gate.clone(), access::guard));
         let pages = web::common(pages, metrics, NO_BODY);
         // the pages stay while the worker drains, so that its state can be seen

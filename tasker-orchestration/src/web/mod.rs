@@ -61,6 +61,7 @@ pub struct Settings {
 /// Every route of the service.
 pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
     let Settings { max_body_bytes, request_timeout, authenticator, shutdown, health, exposition, .. } = settings;
+    let orchestration = orchestration.for_requests();
     let metrics = orchestration.metrics().clone();
     let gate = access::Guard::new(authenticator, orchestration.database().clone(), &[permissions::ROUTES, COMMON]);
     let breaker = orchestration.database().breakers().of(breaker::API);

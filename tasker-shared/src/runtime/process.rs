@@ -115,7 +115,7 @@ impl Process {
         let scrape = telemetry.scrape();
         let (prometheus, openmetrics) = (scrape.clone(), scrape);
         Ok(Self {
-            authenticator: Authenticator::new(&config.auth, &database)?,
+            authenticator: Authenticator::new(&config.auth, &database.for_requests())?,
             bell,
             tracing,
             meters: telemetry.meter_provider().cloned(),

@@ -24,6 +24,7 @@ use std::{
     },
     time::{Duration, Instant, SystemTime},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How much longer than the server may take a statement's answer may take to arrive. Then nobody is there any more.
 const GRACE: Duration = Duration::from_secs(5);
@@ -69,6 +70,15 @@ pub struct Database {
     doubt: Doubt,
     patience: Duration,
     gate: Option<Arc<dyn Gate>>,
+    requests: Requests,
+}
+
+/// The connections that requests from outside may hold together.
+#[derive(Debug, Clone)]
+struct Requests {
+    places: Arc<Semaphore>,
+    /// Whether this door is theirs.
+    bound: bool,
 }
 
 impl Database {
@@ -128,7 +138,16 @@ impl Database {
             .connect_lazy_with(connect);
         let breakers = Breakers::new(Policy::default(), &metrics);
         let patience = options.statement_timeout.saturating_add(GRACE);
-        Ok(Self { pool, metrics, target, breakers, doubt, patience, gate: None })
+        let places = usize::try_from(options.max_connections / 2).unwrap_or(Semaphore::MAX_PERMITS).max(1);
+        let requests = Requests { places: Arc::new(Semaphore::new(places)), bound: false };
+        Ok(Self { pool, metrics, target, breakers, doubt, patience, gate: None, requests })
+    }
+
+    /// The same pool, for requests from outside: together they hold at most half of its connections, so that they wait for
+    /// each other and loops do not wait for them.
+    #[must_use]
+    pub fn for_requests(&self) -> Self {
+        Self { requests: Requests { bound: true, ..self.requests.clone() }, ..self.clone() }
     }
 
     /// The same pool with a gate before every statement; for tests.
@@ -207,11 +226,12 @@ impl Database {
     /// [`Error::Statement`] when no connection can be had.
     pub async fn session(&self, name: &'static str) -> Result<Session, Error> {
         let started = Instant::now();
-        let connection =
-            self.pool.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
+        let (connection, place) =
+            self.acquire().await.map_err(|source| Error::Statement { doing: "acquire_connection", source })?;
         self.metrics.db_pool_wait_duration.record_since(started, ());
         Ok(Session {
             connection,
+            _place: place,
             metrics: self.metrics.clone(),
             doubt: self.doubt.clone(),
             gate: self.gate.clone(),
@@ -225,6 +245,18 @@ impl Database {
             passages: Vec::new(),
             statements: 0,
         })
+    }
+
+    async fn acquire(&self) -> sqlx::Result<(PoolConnection<Postgres>, Option<OwnedSemaphorePermit>)> {
+        let place = async {
+            match &self.requests {
+                Requests { places, bound: true } => Arc::clone(places).acquire_owned().await.ok(),
+                Requests { bound: false, .. } => None,
+            }
+        };
+        let patience = self.pool.options().get_acquire_timeout();
+        let place = tokio::time::timeout(patience, place).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        Ok((self.pool.acquire().await?, place))
     }
 }
 
@@ -277,6 +309,8 @@ async fn within<T>(patience: Duration, answer: impl Future<Output = sqlx::Result
 #[derive(Debug)]
 pub struct Session {
     connection: PoolConnection<Postgres>,
+    /// Given back after the connection.
+    _place: Option<OwnedSemaphorePermit>,
     metrics: Metrics,
     doubt: Doubt,
     patience: Duration,

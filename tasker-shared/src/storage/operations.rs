@@ -223,6 +223,15 @@ pub struct Standing {
     pub attempt: i32,
 }
 
+/// The state of a step, which nobody else moves until the end of the transaction.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn hold_step(session: &mut Session, step: StepId) -> Result<Option<StepState>, Error> {
+    let query = sqlx::query_as("-- hold_step\nselect state from tasker.steps where id = $1 for update").bind(step);
+    session.fetch_optional("hold_step", query).await.map(|row: Option<(StepState,)>| row.map(|(state,)| state))
+}
+
 /// The steps of a task, in the order of the template.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::{
     Report,
     scene::Scene,
-    stage::Stage,
+    stage::{Met, Stage},
     turnstile::{Place, Turnstile},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -74,10 +74,13 @@ async fn play(stage: &Stage, scene: &Scene, order: &[usize], report: &mut Report
         choices.push(Choice { able, who, doing });
         stiles[who].let_pass();
     }
+    let mut met = Vec::new();
     for actor in actors {
-        let lost = actor.await?.context("an actor failed")?;
-        ensure!(!lost, "a deadlock: {choices:?}");
+        met.push(actor.await?.context("an actor failed")?);
+        ensure!(!met.contains(&Met::Lost), "a deadlock: {choices:?}");
     }
+    let told: Vec<_> = choices.iter().map(|choice| (choice.who, choice.doing)).collect();
+    stage.check_acknowledged(scene, &met).await.with_context(|| format!("order: {told:?}"))?;
     Ok(choices)
 }
 

@@ -143,6 +143,19 @@ pub(super) fn all() -> Vec<Scene> {
         ),
         scene("a report meets a cancel", chain(), &[SUBMIT, CLAIM], &[success(0), CANCEL]),
         scene("a report meets a resolve", chain(), &[SUBMIT, CLAIM], &[success(0), Deed::Step(0, StepAction::Resolve)]),
+        scene(
+            "a report meets the cancel of its step",
+            chain(),
+            &[SUBMIT, CLAIM],
+            &[success(0), Deed::Step(0, StepAction::Cancel)],
+        ),
+        scene(
+            "a report meets the parking of its step",
+            chain(),
+            &[SUBMIT, CLAIM],
+            &[success(0), Deed::Step(0, StepAction::Park)],
+        ),
+        scene("a claim meets a resolve", chain(), &[SUBMIT], &[CLAIM, Deed::Step(0, StepAction::Resolve)]),
         scene("an outcome meets a cancel", chain(), &reported, &[PROCESS, CANCEL]),
         scene("an outcome meets a pause", chain(), &reported, &[PROCESS, PAUSE]),
         scene(

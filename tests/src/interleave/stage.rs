@@ -13,6 +13,17 @@ use std::{collections::HashSet, sync::Arc};
 use tasker_shared::storage;
 use tokio::{sync::Notify, task::JoinHandle};
 
+/// How an actor's deed ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Met {
+    /// It was done and acknowledged.
+    Done,
+    /// It was refused, or broke.
+    Refused,
+    /// PostgreSQL ended it for the sake of another one.
+    Lost,
+}
+
 /// The most actors of a scene.
 const ACTORS: usize = 3;
 
@@ -82,8 +93,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets the actors of the scene come; each answers whether it lost to another one.
-    pub(super) fn enter(&self, scene: &Scene) -> Vec<JoinHandle<Result<bool>>> {
+    /// Lets the actors of the scene come.
+    pub(super) fn enter(&self, scene: &Scene) -> Vec<JoinHandle<Result<Met>>> {
         let come = |(n, deed): (usize, &Deed)| {
             let (actor, stile, deed) = (Arc::clone(&self.actors[n]), Arc::clone(&self.turnstiles[n]), *deed);
             let (template, runs) = (self.template.clone(), self.runs.clone());
@@ -92,8 +103,9 @@ impl Stage {
                 let done = act(&actor, deed, &template, &runs, n + 1).await;
                 stile.end();
                 match done {
-                    Ok(_) => Ok(false),
-                    Err(error) if is_lost_race(&error) => Ok(true),
+                    Ok(Told::Answer(Ok(_))) => Ok(Met::Done),
+                    Ok(_) => Ok(Met::Refused),
+                    Err(error) if is_lost_race(&error) => Ok(Met::Lost),
                     Err(error) => Err(error),
                 }
             })
@@ -110,6 +122,22 @@ impl Stage {
         .fetch_all(self.hand.pool())
         .await?;
         Ok(names.iter().filter_map(|name| name.strip_prefix("actor")?.parse().ok()).collect())
+    }
+
+    /// What an operator did to a step and what was acknowledged stands in the step's history.
+    pub(super) async fn check_acknowledged(&self, scene: &Scene, met: &[Met]) -> Result<()> {
+        for (deed, _) in scene.actors.iter().zip(met).filter(|(_, met)| **met == Met::Done) {
+            let Deed::Step(step, _) = deed else { continue };
+            let lines = sqlx::query_scalar::<_, i64>(
+                "select count(*) from tasker.step_transitions t join tasker.steps s on s.id = t.step_id
+                  where s.name = $1 and t.actor like 'operator:%'",
+            )
+            .bind(format!("s{step}"))
+            .fetch_one(self.hand.pool())
+            .await?;
+            ensure!(lines > 0, "{deed:?} was acknowledged and not done:\n{}", self.hand.lines().await?.join("\n"));
+        }
+        Ok(())
     }
 
     /// Checks what must hold, brings everything to its end, and checks again.

@@ -59,7 +59,7 @@ name: fails
 namespace_name: soak
 version: 1.0.0
 steps:
-  - {name: a, handler: {callable: nobody_has_this}, retry: {retryable: false}}
+  - {name: a, handler: {callable: echo}, result_schema: {type: string}, retry: {retryable: false}}
 ",
 ];
 

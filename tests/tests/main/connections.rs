@@ -97,3 +97,33 @@ async fn a_bell_whose_connection_is_dead_hears_again_by_itself() -> Result<()> {
     silence.cancel();
     test.drop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_leave_half_of_the_connections_to_the_loops_however_many_there_are() -> Result<()> {
+    let test = TestDatabase::create().await?;
+    let shared = tokio::task::spawn_blocking(Shared::get).await??;
+    let options = Options {
+        url: shared.tcp_url(&test.name),
+        max_connections: 4,
+        connect_timeout: Duration::from_secs(10),
+        acquire_timeout: Duration::from_millis(500),
+        statement_timeout: Duration::from_secs(10),
+        application_name: "shared".to_owned(),
+    };
+    let loops = Database::connect(&options, Metrics::disabled()).await?;
+    // two doors for requests, as the API and its gate have, and one bound for both
+    let (api, gate) = (loops.for_requests(), loops.for_requests());
+    let held = (api.session("request").await?, gate.session("request").await?);
+    let requests = (0..20).map(|_| api.session("request"));
+    let refused = futures::future::join_all(requests).await;
+    let all_refused =
+        refused.iter().all(|answer| answer.as_ref().is_err_and(tasker_shared::storage::Error::is_transient));
+    assert!(all_refused, "a request got a third connection");
+    let mut mine = (loops.session("loop").await?, loops.session("loop").await?);
+    mine.0.execute("look", sqlx::query("select 1")).await?;
+    drop(held.0);
+    drop(api.session("request").await?);
+    drop((held.1, mine));
+    loops.pool().close().await;
+    test.drop().await
+}
