@@ -36,7 +36,8 @@ pub fn token(data: &[u8]) {
 pub fn jwks(data: &[u8]) {
     match usable_keys(data) {
         Ok(ids) => {
-            let document: serde_json::Value = serde_json::from_slice(data).expect("a set of keys is JSON");
+            // what is skipped unread may be more than a value can hold, such as the number 11e999
+            let Ok(document) = serde_json::from_slice::<serde_json::Value>(data) else { return };
             assert!(ids.len() <= document["keys"].as_array().map_or(0, Vec::len));
         }
         Err(reason) => assert!(!reason.is_empty()),

@@ -115,7 +115,8 @@ pub async fn retry_step(
     action: &Action,
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
-    work.hold_step(step, StepEvent::Reopen).await?;
+    let standing = work.step(step).await?;
+    work.hold_step(&standing, StepEvent::Reopen).await?;
     work.reopen_steps(Some(step)).await?;
     let to = work.reopen_task().await?;
     work.go_on(to).await
@@ -132,10 +133,11 @@ pub async fn cancel_step(
     action: &Action,
 ) -> Result<TaskState, Error> {
     let mut work = Work::begin(orchestration, task, action).await?;
+    let standing = work.step(step).await?;
     if work.task.state.is_final() {
         return Err(work.has_ended());
     }
-    work.hold_step(step, StepEvent::Cancel).await?;
+    work.hold_step(&standing, StepEvent::Cancel).await?;
     work.move_steps(Some(step), StepEvent::Cancel, None).await?;
     work.committed.rings.insert(Topic::Stopped);
     let state = work.task.state;
@@ -154,7 +156,8 @@ pub async fn resolve_step(
 ) -> Result<TaskState, Error> {
     let action = Action { reason: resolution.reason.clone(), by: resolution.by.clone() };
     let mut work = Work::begin(orchestration, task, &action).await?;
-    let standing = work.hold_step(step, StepEvent::Resolve).await?;
+    let standing = work.step(step).await?;
+    work.hold_step(&standing, StepEvent::Resolve).await?;
     work.check_result(step, &resolution.result).await?;
     work.move_steps(Some(step), StepEvent::Resolve, Some(&resolution.result)).await?;
     work.close_letters(&[standing.id], Resolution::Resolved).await?;
@@ -268,14 +271,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The same, held until the end, if `event` may move it: what the step reports comes before or after.
-    async fn hold_step(&mut self, name: &str, event: StepEvent) -> Result<Standing, Error> {
-        let mut step = self.step(name).await?;
-        if let Some(state) = operations::hold_step(&mut self.session, step.id).await? {
-            step.state = state;
-        }
-        may(&step, event)?;
-        Ok(step)
+    /// Holds a step until the end, if `event` may move it: what it reports comes before or after.
+    async fn hold_step(&mut self, step: &Standing, event: StepEvent) -> Result<(), Error> {
+        let state = operations::hold_step(&mut self.session, step.id).await?.unwrap_or(step.state);
+        may(&Standing { state, ..step.clone() }, event)
     }
 
     /// Moves all steps (or the named one) that `event` applies to.
