@@ -248,14 +248,14 @@ impl Database {
     }
 
     async fn acquire(&self) -> sqlx::Result<(PoolConnection<Postgres>, Option<OwnedSemaphorePermit>)> {
-        let place = async {
-            match &self.requests {
-                Requests { places, bound: true } => Arc::clone(places).acquire_owned().await.ok(),
-                Requests { bound: false, .. } => None,
-            }
+        let Requests { places, bound } = &self.requests;
+        let place = if *bound {
+            let place =
+                tokio::time::timeout(self.pool.options().get_acquire_timeout(), Arc::clone(places).acquire_owned());
+            place.await.map_err(|_| sqlx::Error::PoolTimedOut)?.ok()
+        } else {
+            None
         };
-        let patience = self.pool.options().get_acquire_timeout();
-        let place = tokio::time::timeout(patience, place).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         Ok((self.pool.acquire().await?, place))
     }
 }

@@ -1,4 +1,4 @@
--- Proofs: a submission by SQL always answers with a task, and templates say how long their tasks are kept.
+-- A submission by SQL always answers with a task, and templates say how long their tasks are kept.
 
 -- Replacing a function forgets with whose rights it runs, which `tasker db roles` has set.
 select set_config('tasker.submit_is_definer', p.prosecdef::text, true)
