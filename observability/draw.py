@@ -95,7 +95,7 @@ def draw_over_time(axes, panel, results, defaults):
     ticks = axes.get_xticks()
     axes.set_xticks(ticks, [time.strftime("%H:%M:%S", time.gmtime(at)) for at in ticks], fontsize=6)
     if panel["type"] != "state-timeline":
-        axes.set_yticks(axes.get_yticks(), [text(value, unit).split(" suffix")[0] for value in axes.get_yticks()], fontsize=6)
+        axes.set_yticks(axes.get_yticks(), [text(value, unit) for value in axes.get_yticks()], fontsize=6)
         place = axes.get_position()
         axes.set_position((place.x0, place.y0, place.width * 0.68, place.height))
         axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False)
