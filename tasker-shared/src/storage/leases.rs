@@ -331,15 +331,18 @@ pub async fn extend(
     let sql = format!(
         "-- extend_leases
          with held as (select * from unnest($1::bigint[], $2::uuid[], $3::integer[], $4::jsonb[]) h (msg_id, step_id, attempt, progress)),
+         -- messages before steps, each in the order of their ids, as everywhere; and looked at when they are locked: whoever
+         -- put a step back on its queue meanwhile wants its message seen
+         message as materialized (
+             select q.msg_id from {table} q where q.msg_id = any ($1) order by q.msg_id for update),
          ours as materialized (
-             select h.* from held h join tasker.steps s
-                 on s.id = h.step_id and s.state = '{in_progress}' and s.attempt = h.attempt),
+             select h.* from held h join message m on m.msg_id = h.msg_id join tasker.steps s
+                 on s.id = h.step_id and s.state = '{in_progress}' and s.attempt = h.attempt
+              order by s.id for no key update of s),
          told as (
-             update tasker.steps s set progress = o.progress from (select * from ours order by step_id) o
-              where s.id = o.step_id and s.state = '{in_progress}' and s.attempt = o.attempt and o.progress is not null)
-         -- this comes first: messages before steps, each in the order of their ids, as everywhere
+             update tasker.steps s set progress = o.progress from ours o where s.id = o.step_id and o.progress is not null)
          update {table} q set vt = greatest(q.vt, clock_timestamp() + make_interval(secs => $5))
-           from (select * from ours order by msg_id) o where q.msg_id = o.msg_id
+           from ours o where q.msg_id = o.msg_id
          returning o.step_id",
         in_progress = StepState::InProgress,
         table = queue.table(),

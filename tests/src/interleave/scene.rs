@@ -117,6 +117,12 @@ pub(super) fn all() -> Vec<Scene> {
             &[SUBMIT, CLAIM, Deed::Expire],
             &[Deed::Hold(0), Deed::Extend(0), CLAIM],
         ),
+        scene(
+            "a heartbeat meets a release",
+            one(),
+            &[SUBMIT, CLAIM],
+            &[Deed::Hold(0), Deed::Extend(0), Deed::Release(0)],
+        ),
         scene("a heartbeat meets a report", one(), &[SUBMIT, CLAIM], &[Deed::Hold(0), Deed::Extend(0), success(0)]),
         scene("a release meets a late report", one(), &[SUBMIT, CLAIM], &[Deed::Hold(0), Deed::Release(0), success(0)]),
         scene(

@@ -146,6 +146,12 @@ impl Stage {
         if scene.is_untouched() {
             let still = self.hand.standing_still().await?;
             ensure!(still.is_empty(), "without a wake-up: {still:?}\n{}", self.hand.lines().await?.join("\n"));
+            let hidden = self.hand.hidden().await?;
+            ensure!(
+                hidden == 0,
+                "{hidden} steps wait whose messages are hidden:\n{}",
+                self.hand.lines().await?.join("\n")
+            );
         }
         for _ in 0..ROUNDS {
             if self.hand.open().await? == 0 {

@@ -517,6 +517,13 @@ impl Real {
         Ok(still)
     }
 
+    /// How many steps wait on the queue while no message of theirs can be read.
+    pub(crate) async fn hidden(&self) -> Result<i64> {
+        let hidden = "select count(*) from tasker.steps s where s.state = 'enqueued' and not exists (
+            select from pgmq.q_worker_model q where q.message->>'step_id' = s.id::text and q.vt <= clock_timestamp())";
+        Ok(sqlx::query_scalar(hidden).fetch_one(&self.pool).await?)
+    }
+
     /// Runs statements of the test's own.
     pub(crate) async fn run(&self, sql: &str) -> Result<()> {
         sqlx::raw_sql(sql).execute(&self.pool).await?;
