@@ -1,19 +1,14 @@
 //! Sends what was recorded, without ever being in the way of those who record it.
 
 use super::{
-    environment::Target,
     otlp::Sink,
+    outage::Watch,
     outbox::Outbox,
     recorder::Recorder,
     store::Batch,
     trace::nanos,
     transport::{Failure, Transport},
 };
-use crate::{
-    config::without_password,
-    metrics::{Metrics, Signal, labels::ExportSignal},
-};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message as _;
 use std::{
     sync::Arc,
@@ -25,57 +20,11 @@ use tokio_util::sync::CancellationToken;
 /// What could not be sent for so long is given up. Metrics lose nothing: the next batch has all their sums.
 const OLDEST_BATCH: Duration = Duration::from_secs(300);
 
-/// Whether a way out is open. An outage is told once, and its end.
-#[derive(Debug)]
-pub(super) struct Watch {
-    signal: Signal,
-    endpoint: String,
-    metrics: Metrics,
-    failing: bool,
-}
-
-impl Watch {
-    /// Failures begin at zero, so that the first one is an increase for those who scrape.
-    pub(super) fn new(target: &Target, metrics: Metrics) -> Self {
-        metrics.telemetry_export_failures.add(0, ExportSignal { signal: target.signal });
-        Self { signal: target.signal, endpoint: without_password(&target.endpoint), metrics, failing: false }
-    }
-
-    fn worked(&mut self) {
-        if std::mem::take(&mut self.failing) {
-            tracing::info!(signal = %self.signal, endpoint = self.endpoint, "the telemetry export works again");
-        }
-    }
-
-    fn failed(&mut self, reason: &str) {
-        let signal = self.signal;
-        self.metrics.telemetry_export_failures.add(1, ExportSignal { signal });
-        if !std::mem::replace(&mut self.failing, true) {
-            let endpoint = &self.endpoint;
-            tracing::warn!(%signal, endpoint, reason, "telemetry is not exported; this is said once per outage");
-        }
-    }
-}
-
 /// The way out for metrics.
 #[derive(Debug)]
 pub(super) struct Exporter {
     pub(super) transport: Transport,
     pub(super) watch: Watch,
-}
-
-impl Exporter {
-    async fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<(), Failure> {
-        match self.transport.send(request.encode_to_vec()).await {
-            Ok(None) => self.watch.worked(),
-            Ok(Some(rejected)) => self.watch.failed(&rejected),
-            Err(failure) => {
-                self.watch.failed(&failure.to_string());
-                return Err(failure);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Exports metrics every `period`, and once more at the end.
@@ -92,6 +41,7 @@ pub(super) async fn metrics(
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         // A stop in the middle of a request ends the request; the batch is sent again below.
         stop.run_until_cancelled(export_metrics(&recorder, &mut exporter, &mut pending)).await;
+        exporter.watch.turn();
     }
     export_metrics(&recorder, &mut exporter, &mut pending).await;
 }
@@ -113,8 +63,10 @@ async fn export_metrics(recorder: &Arc<Recorder>, exporter: &mut Exporter, pendi
 async fn finish(recorder: &Recorder, exporter: &mut Exporter, pending: &mut Option<Batch>) -> bool {
     let Some(batch) = pending else { return true };
     while let Some(request) = batch.requests.front() {
-        match exporter.send(request).await {
-            Ok(()) => drop(batch.requests.pop_front()),
+        let sent = exporter.transport.send(request.encode_to_vec()).await;
+        watched(&mut exporter.watch, &sent);
+        match sent {
+            Ok(_) => drop(batch.requests.pop_front()),
             Err(Failure::Unavailable(_)) => {
                 let age = nanos(SystemTime::now()).saturating_sub(batch.time());
                 if u128::from(age) >= OLDEST_BATCH.as_nanos() {
@@ -135,6 +87,14 @@ async fn finish(recorder: &Recorder, exporter: &mut Exporter, pending: &mut Opti
     true
 }
 
+fn watched(watch: &mut Watch, sent: &Result<Option<String>, Failure>) {
+    match sent {
+        Ok(None) => watch.worked(),
+        Ok(Some(rejected)) => watch.failed(rejected),
+        Err(failure) => watch.failed(&failure.to_string()),
+    }
+}
+
 /// Exports what is in an outbox when enough waits or `delay` has passed, and what is left at the end. One request takes
 /// items of up to `most` in weight.
 pub(super) async fn items<T>(
@@ -152,7 +112,7 @@ pub(super) async fn items<T>(
         let stopped = tokio::select! {
             () = stop.cancelled() => true,
             _ = timer.tick() => false,
-            () = outbox.filled(), if !watch.failing => false,
+            () = outbox.filled(), if pending.is_none() => false,
         };
         if stopped {
             outbox.close();
@@ -177,10 +137,11 @@ async fn drain<T>(
     most: usize,
     pending: &mut Option<Pending<T>>,
 ) {
-    if outbox.take_dropped() > 0 {
-        watch.failed("more is recorded than can be sent; some is dropped");
-    }
     loop {
+        if outbox.take_dropped() > 0 {
+            watch.failed("more is recorded than can be sent; some is dropped");
+        }
+        watch.turn();
         if pending.is_none() {
             let items = outbox.take(most);
             if items.is_empty() {
@@ -189,15 +150,10 @@ async fn drain<T>(
             *pending = Some(Pending { items, since: Instant::now() });
         }
         if let Some(Pending { items, since }) = pending {
-            match sink.send(items).await {
-                Ok(None) => watch.worked(),
-                Ok(Some(rejected)) => watch.failed(&rejected),
-                Err(failure) => {
-                    watch.failed(&failure.to_string());
-                    if matches!(failure, Failure::Unavailable(_)) && since.elapsed() < OLDEST_BATCH {
-                        return;
-                    }
-                }
+            let sent = sink.send(items).await;
+            watched(watch, &sent);
+            if matches!(sent, Err(Failure::Unavailable(_))) && since.elapsed() < OLDEST_BATCH {
+                return;
             }
         }
         *pending = None;

@@ -37,7 +37,7 @@ use tracing_subscriber::{
 /// Spans of libraries below the services: not told, because the exporter uses them itself.
 const QUIET: &str = "info,opentelemetry=off,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,reqwest=off,rustls=off";
 
-/// The exporter warns at every export that fails; an outage is told once, by [`Watch`](super::export::Watch).
+/// The exporter warns at every export that fails; an outage is told once, by [`Watch`](super::outage::Watch).
 const EXPORTER_QUIET: &str = "opentelemetry-otlp=error";
 
 /// Sends log lines and live spans where they belong, from now on, for the whole process.

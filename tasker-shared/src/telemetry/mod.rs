@@ -11,6 +11,7 @@ mod export;
 pub mod exposition;
 mod logs;
 mod otlp;
+mod outage;
 mod outbox;
 mod recorder;
 pub mod sampler;
@@ -39,8 +40,9 @@ pub use transaction::transaction_id;
 
 use crate::metrics::Metrics;
 use environment::{Environment, Plan, Target};
-use export::{Exporter, Watch};
+use export::Exporter;
 use opentelemetry_sdk::{logs::SdkLoggerProvider, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use outage::{Outages, Watch};
 use outbox::Outbox;
 use recorder::Recorder;
 use settings::Correlation;
@@ -140,9 +142,10 @@ impl Telemetry {
         };
         let delay = Duration::from_millis(settings.opentelemetry.batch_delay_ms.max(1));
         let metrics = telemetry.metrics.clone();
-        let watch = |target: &Target| Watch::new(target, metrics.clone());
+        let outages = Outages::default();
+        let watch = |target: &Target, turn| Watch::new(target, metrics.clone(), outages.clone(), turn);
         if let Some(target) = plan.metrics {
-            let exporter = Exporter { watch: watch(&target), transport: Transport::new(target)? };
+            let exporter = Exporter { watch: watch(&target, Duration::ZERO), transport: Transport::new(target)? };
             telemetry.exports.spawn(export::metrics(recorder, exporter, plan.interval, telemetry.stop.clone()));
         }
         if let Some(target) = plan.traces {
@@ -152,13 +155,13 @@ impl Telemetry {
             let sampler = plan.sampler.waiting(tail.is_some());
             let provider = SdkTracerProvider::builder().with_resource(plan.resource.clone()).with_sampler(sampler);
             telemetry.tracer = Some(provider.with_span_processor(logs::Spans(Arc::clone(&outbox), tail)).build());
-            let (watch, sink) = (watch(&target), otlp::SpanSink::new(target, &plan.resource)?);
+            let (watch, sink) = (watch(&target, delay), otlp::SpanSink::new(target, &plan.resource)?);
             let stop = telemetry.stop.clone();
             telemetry.exports.spawn(export::items(outbox, sink, watch, SPANS.request, delay, stop));
         }
         if let Some(target) = plan.logs {
             let outbox = Outbox::new(RECORDS.bound, RECORDS.wake_at);
-            let (sink, watch) = (otlp::records(&target, &plan.resource)?, watch(&target));
+            let (sink, watch) = (otlp::records(&target, &plan.resource)?, watch(&target, delay));
             let provider = SdkLoggerProvider::builder().with_resource(plan.resource);
             telemetry.logger = Some(provider.with_log_processor(logs::Records(Arc::clone(&outbox))).build());
             let stop = telemetry.stop.clone();

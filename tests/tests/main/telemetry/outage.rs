@@ -52,11 +52,17 @@ impl Drop for Collector {
     }
 }
 
-/// How often a service says that an export of a signal fails, and that it works again.
-fn said(service: &Process) -> (usize, usize) {
-    let text = service.text();
-    let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
-    (count("telemetry is not exported; this is said once per outage"), count("the telemetry export works again"))
+/// What a service says of outages, and of their ends.
+fn said(service: &Process) -> (Vec<String>, Vec<String>) {
+    let lines = |what: &str| service.text().lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+    (lines("telemetry is not exported; this is said once per outage"), lines("the telemetry export works again"))
+}
+
+/// How many signals a service counts failures of.
+async fn failing_signals(service: &Process) -> Result<usize> {
+    let page = reqwest::get(format!("{}/metrics", service.url().await?)).await?.text().await?;
+    let failures = page.lines().filter(|line| line.starts_with("tasker_telemetry_export_failures_total{"));
+    Ok(failures.filter(|line| !line.ends_with(" 0")).count())
 }
 
 async fn a_dead_collector_costs_nothing_and_its_return_mends_the_numbers(protocol: Protocol) -> Result<()> {
@@ -67,6 +73,7 @@ async fn a_dead_collector_costs_nothing_and_its_return_mends_the_numbers(protoco
         ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.as_str()),
         ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+        ("TASKER__TELEMETRY__LOGS__OTLP", "true"),
         ("TASKER__TELEMETRY__OPENTELEMETRY__BATCH_DELAY_MS", "50"),
         ("TASKER__TELEMETRY__METRICS__MAX_CORRELATION_IDS", "50"),
     ];
@@ -87,24 +94,24 @@ async fn a_dead_collector_costs_nothing_and_its_return_mends_the_numbers(protoco
     let without = began.elapsed();
     assert!(without < 3 * with_collector + std::time::Duration::from_secs(2), "{without:?} against {with_collector:?}");
     for service in [&stage.orchestration, &worker] {
-        let told = || async { Ok(said(service).0 == 2) };
-        eventually("metrics and traces are told to be lost, once each", told).await?;
+        let counted = || async { Ok(failing_signals(service).await? == 3) };
+        eventually("failures of metrics, of traces and of logs are counted", counted).await?;
+        let (begun, over) = said(service);
+        assert!(begun.len() == 1 && begun[0].contains(&endpoint), "one line for the outage: {begun:#?}");
+        assert_eq!(over, Vec::<String>::new());
     }
-    let page = reqwest::get(format!("{}/metrics", worker.url().await?)).await?.text().await?;
-    let failures = page.lines().filter(|line| line.starts_with("tasker_telemetry_export_failures_total{"));
-    let counted = failures.filter(|line| !line.ends_with(" 0")).count();
-    assert_eq!(counted, 2, "failures of metrics and of traces are counted");
 
     collector.live().await?;
     stage.submit_chains(TASKS).await?;
     stage.chains_are_done(4 * TASKS as i64).await?;
     for service in [&stage.orchestration, &worker] {
-        eventually("the return is told", async || Ok(said(service).1 == 2)).await?;
+        eventually("the return is told", async || Ok(said(service).1.len() == 1)).await?;
     }
     worker.drain().await?;
-    let telling = said(&worker);
+    let (begun, over) = said(&worker);
     stage.finish().await?;
-    assert_eq!(telling, (2, 2), "once per outage");
+    assert_eq!(begun.len(), 1, "{begun:#?}");
+    assert!(over.len() == 1 && over[0].contains(r#"signals="metrics, traces, logs""#), "{over:#?}");
 
     let told = samples(&collector.receiver.metrics());
     let (tasks, steps) = ((4 * TASKS) as f64, (4 * TASKS * STEPS) as f64);
@@ -126,6 +133,9 @@ async fn a_dead_collector_costs_nothing_and_its_return_mends_the_numbers(protoco
     assert_eq!(executed.len() as f64, steps, "spans wait for the collector");
     let last = spans.last().context("spans arrived")?;
     assert!(!last.trace_id.is_empty());
+    let records = collector.receiver.logs();
+    let outages = records.iter().filter(|record| format!("{:?}", record.body).contains("telemetry is not exported"));
+    assert_eq!(outages.count(), 2, "log records wait for the collector: those of both services");
     Ok(())
 }
 

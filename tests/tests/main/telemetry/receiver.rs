@@ -9,6 +9,10 @@ use axum::{
 };
 use opentelemetry_proto::tonic::{
     collector::{
+        logs::v1::{
+            ExportLogsServiceRequest, ExportLogsServiceResponse,
+            logs_service_server::{LogsService, LogsServiceServer},
+        },
         metrics::v1::{
             ExportMetricsServiceRequest, ExportMetricsServiceResponse,
             metrics_service_server::{MetricsService, MetricsServiceServer},
@@ -18,6 +22,7 @@ use opentelemetry_proto::tonic::{
             trace_service_server::{TraceService, TraceServiceServer},
         },
     },
+    logs::v1::LogRecord,
     trace::v1::Span,
 };
 use prost::Message;
@@ -37,6 +42,7 @@ pub(super) struct Receiver(Arc<Inner>);
 struct Inner {
     metrics: Mutex<Vec<ExportMetricsServiceRequest>>,
     spans: Mutex<Vec<Span>>,
+    logs: Mutex<Vec<LogRecord>>,
     refusals: AtomicU32,
 }
 
@@ -54,7 +60,8 @@ impl Receiver {
             Protocol::Grpc => {
                 let server = tonic::transport::Server::builder()
                     .add_service(MetricsServiceServer::new(self.clone()))
-                    .add_service(TraceServiceServer::new(self.clone()));
+                    .add_service(TraceServiceServer::new(self.clone()))
+                    .add_service(LogsServiceServer::new(self.clone()));
                 tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
             }
             Protocol::HttpProtobuf => {
@@ -80,6 +87,11 @@ impl Receiver {
         self.0.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Every record of the logs.
+    pub(super) fn logs(&self) -> Vec<LogRecord> {
+        self.0.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn takes(&self) -> bool {
         let fewer = |left: u32| left.checked_sub(1);
         self.0.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_err()
@@ -93,6 +105,12 @@ impl Receiver {
         let scopes = request.resource_spans.into_iter().flat_map(|of_resource| of_resource.scope_spans);
         let spans = scopes.flat_map(|of_scope| of_scope.spans);
         self.0.spans.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
+    }
+
+    fn keep_logs(&self, request: ExportLogsServiceRequest) {
+        let scopes = request.resource_logs.into_iter().flat_map(|of_resource| of_resource.scope_logs);
+        let records = scopes.flat_map(|of_scope| of_scope.log_records);
+        self.0.logs.lock().unwrap_or_else(PoisonError::into_inner).extend(records);
     }
 }
 
@@ -124,6 +142,20 @@ impl TraceService for Receiver {
     }
 }
 
+#[tonic::async_trait]
+impl LogsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        if !self.takes() {
+            return Err(Status::unavailable("busy"));
+        }
+        self.keep_logs(request.into_inner());
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
 async fn post(State(receiver): State<Receiver>, uri: Uri, body: Bytes) -> StatusCode {
     if !receiver.takes() {
         return StatusCode::SERVICE_UNAVAILABLE;
@@ -135,6 +167,10 @@ async fn post(State(receiver): State<Receiver>, uri: Uri, body: Bytes) -> Status
         },
         "/v1/traces" => match ExportTraceServiceRequest::decode(body) {
             Ok(request) => receiver.keep_spans(request),
+            Err(_) => return StatusCode::BAD_REQUEST,
+        },
+        "/v1/logs" => match ExportLogsServiceRequest::decode(body) {
+            Ok(request) => receiver.keep_logs(request),
             Err(_) => return StatusCode::BAD_REQUEST,
         },
         _ => return StatusCode::NOT_FOUND,
