@@ -37,6 +37,8 @@ def chosen(query, minutes, correlation_id):
 def text(value, unit):
     if value is None or math.isnan(value):
         return "no data"
+    if unit == "dateTimeFromNow":
+        return f"{time.time() - value / 1000:.0f} s ago"
     if unit == "percentunit":
         return f"{value * 100:.1f} %"
     if unit == "bytes":

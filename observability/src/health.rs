@@ -2,9 +2,13 @@
 
 use crate::{
     dashboard::Dashboard,
-    panel::{GREEN, Panel, RED, lines, stacked, stat, timeline},
+    panel::{GREEN, Panel, RED, lines, stacked, stat, table, timeline},
     promql::{increase, max, mean, quantile, rate, raw, share, sum, top_ten},
 };
+
+/// When each process was last heard of, in milliseconds since 1970.
+const LAST_HEARD: &str = "1000 * max by (job, host_name, process_pid, service_version, instance) \
+    (max_over_time(timestamp(target_info)[$__range:30s]))";
 
 pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new("tasker-health", "System Health", "Whether the whole works, and whether its numbers can be trusted.")
@@ -92,6 +96,13 @@ fn services() -> Vec<Panel> {
             five minutes later.",
         )
             .show(raw("count by (job) (target_info)", &["job"], "short")),
+        table(
+            "Processes",
+            "Every process that reported in the time shown: its machine, its number there, and when it was last heard of. A worker \
+            is called after host and number, unless it was given a name.",
+        )
+        .show(raw(LAST_HEARD, &["job", "host_name", "process_pid", "service_version", "instance"], "dateTimeFromNow"))
+        .number("last heard of"),
         lines("Health Checks", "Checks by what they found.").show(rate("health_checks").by(["component", "status"])),
         lines("Health Check Latency (P95)", "A slow check of the database tells of a slow database.")
             .show(quantile(0.95, "health_check_duration").by(["component"])),

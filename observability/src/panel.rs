@@ -22,6 +22,7 @@ pub(crate) struct Panel {
     most: Option<f64>,
     nothing: &'static str,
     lines: &'static str,
+    number: &'static str,
     pub(crate) width: u32,
     pub(crate) height: u32,
 }
@@ -64,6 +65,7 @@ fn panel(form: Form, title: &'static str, about: &'static str) -> Panel {
         most,
         nothing,
         lines,
+        number: "count",
         width,
         height,
     }
@@ -176,6 +178,12 @@ impl Panel {
         self
     }
 
+    /// What the number in a row of a table is.
+    pub(crate) fn number(mut self, number: &'static str) -> Self {
+        self.number = number;
+        self
+    }
+
     /// In columns of 24.
     pub(crate) fn width(mut self, width: u32) -> Self {
         self.width = width;
@@ -202,7 +210,7 @@ impl Panel {
             panel["fieldConfig"] = json!({ "defaults": self.defaults(), "overrides": self.overrides() });
         }
         if self.form == Form::Table {
-            panel["transformations"] = transformations(&self.targets[0].query.by);
+            panel["transformations"] = transformations(&self.targets[0].query.by, self.number);
         }
         panel
     }
@@ -381,8 +389,8 @@ impl Panel {
 }
 
 /// Leaves the columns of the labels and the number.
-fn transformations(by: &[&'static str]) -> Value {
+fn transformations(by: &[&'static str], number: &str) -> Value {
     let columns: serde_json::Map<_, _> =
         by.iter().copied().chain(["Value"]).enumerate().map(|(at, name)| (name.to_owned(), at.into())).collect();
-    json!([{ "id": "organize", "options": { "excludeByName": { "Time": true }, "indexByName": columns, "renameByName": { "Value": "count" } } }])
+    json!([{ "id": "organize", "options": { "excludeByName": { "Time": true }, "indexByName": columns, "renameByName": { "Value": number } } }])
 }

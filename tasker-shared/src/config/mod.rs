@@ -25,6 +25,7 @@ pub(crate) use describe::without_password;
 pub use error::{Error, Problem};
 pub use network::{Invalid as InvalidNetwork, Network};
 pub use retention::{NEVER, Retention, age};
+pub(crate) use sections::host_name;
 pub use sections::{Command, Database, Http, Orchestration, RateLimits, Tls, Worker};
 pub use sources::Sources;
 

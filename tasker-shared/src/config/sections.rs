@@ -180,7 +180,8 @@ pub struct Worker {
 impl Worker {
     /// The configured name, else `<host name>-<process number>`.
     pub fn name_or_default(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()))
+        let host = || host_name().unwrap_or_else(|| "worker".to_owned());
+        self.name.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id()))
     }
 
     /// Whether this worker takes the steps of every namespace.
@@ -237,13 +238,13 @@ pub(super) fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 
-fn host_name() -> String {
+/// What this machine calls itself.
+pub(crate) fn host_name() -> Option<String> {
     let file = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let program = || {
         let output = std::process::Command::new("hostname").output().ok()?;
         String::from_utf8(output.stdout).ok()
     };
-    let name = file().or_else(program).unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "worker".to_owned() } else { name.to_owned() }
+    let name = file().or_else(program)?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

@@ -6,7 +6,7 @@ use super::{
     settings::{Compression, Protocol, Settings},
     tail::Rates,
 };
-use crate::metrics::Signal;
+use crate::{config::host_name, metrics::Signal};
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use std::{path::PathBuf, str::FromStr, time::Duration};
@@ -227,9 +227,11 @@ fn resource(settings: &Settings, service: &str, version: &str, environment: &Env
         .with_attributes([
             KeyValue::new("service.version", version.to_owned()),
             KeyValue::new("service.instance.id", instance),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
             KeyValue::new("telemetry.sdk.language", "rust"),
             KeyValue::new("telemetry.sdk.name", "opentelemetry"),
         ])
+        .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
         .with_attributes(given.into_iter().map(|(key, value)| KeyValue::new(key, value)))
         .with_service_name(name.unwrap_or_else(|| service.to_owned()))
         .build()
@@ -383,5 +385,23 @@ mod tests {
         assert_eq!(name(&settings, &[]), "configured");
         settings.service_name = None;
         assert_eq!(name(&settings, &[]), "tasker-worker");
+    }
+
+    #[test]
+    fn the_resource_tells_machine_and_process_and_the_environment_may_say_otherwise() {
+        let attribute = |name: &'static str, variables: &[(&str, &str)]| {
+            let plan = planned(&Settings::default(), variables).unwrap();
+            plan.resource.get(&Key::new(name)).map(|value| value.to_string()).unwrap_or_default()
+        };
+        assert_eq!(attribute("process.pid", &[]), std::process::id().to_string());
+        assert!(!attribute("host.name", &[]).is_empty());
+        let given = ("OTEL_RESOURCE_ATTRIBUTES", "host.name=node-7,service.instance.id=pod-3");
+        assert_eq!(attribute("host.name", &[given]), "node-7");
+        assert_eq!(attribute("service.instance.id", &[given]), "pod-3");
+        assert_ne!(
+            attribute("service.instance.id", &[]),
+            attribute("service.instance.id", &[]),
+            "each start has its own"
+        );
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn metrics(
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         // A stop in the middle of a request ends the request; the batch is sent again below.
         stop.run_until_cancelled(export_metrics(&recorder, &mut exporter, &mut pending)).await;
-        exporter.watch.turn();
+        exporter.watch.look();
     }
     export_metrics(&recorder, &mut exporter, &mut pending).await;
 }
@@ -141,7 +141,7 @@ async fn drain<T>(
         if outbox.take_dropped() > 0 {
             watch.failed("more is recorded than can be sent; some is dropped");
         }
-        watch.turn();
+        watch.look();
         if pending.is_none() {
             let items = outbox.take(most);
             if items.is_empty() {

@@ -75,6 +75,7 @@ impl Page {
             .iter()
             .filter_map(|attribute| match attribute.value.as_ref()?.value.as_ref()? {
                 any_value::Value::StringValue(text) => Some(label(&attribute.key, text)),
+                any_value::Value::IntValue(number) => Some(label(&attribute.key, &number.to_string())),
                 _ => None,
             })
             .collect();

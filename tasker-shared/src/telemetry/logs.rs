@@ -86,7 +86,7 @@ fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
-/// A line for people, with the ids of the step that runs.
+/// A line for people, with the ids of the step that runs and of its trace.
 struct Text(Line);
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -95,11 +95,14 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(ids) = Scope::with_current(Run::ids) else { return self.0.format_event(ctx, out, event) };
+        let (run, span) = (Scope::with_current(Run::ids), span_ids());
+        if run.is_none() && span.is_none() {
+            return self.0.format_event(ctx, out, event);
+        }
         let mut line = String::new();
         self.0.format_event(ctx, Writer::new(&mut line), event)?;
         write!(out, "{}", line.trim_end())?;
-        for (name, id) in ids {
+        for (name, id) in run.into_iter().flatten().chain(span.into_iter().flatten()) {
             write!(out, " {name}={id}")?;
         }
         writeln!(out)
@@ -139,14 +142,19 @@ where
 
 /// The trace is named by the span that runs, or by the correlation id.
 fn ids(line: &mut Map<String, Value>) {
-    let context = Context::current();
-    let span = context.span();
-    if span.span_context().is_valid() {
-        line.insert("trace_id".to_owned(), span.span_context().trace_id().to_string().into());
-        line.insert("span_id".to_owned(), span.span_context().span_id().to_string().into());
+    if let Some(span) = span_ids() {
+        line.extend(span.map(|(name, id)| (name.to_owned(), id.into())));
     } else if let Some(Value::String(correlation)) = line.get("correlation_id") {
         line.insert("trace_id".to_owned(), correlation.replace('-', "").into());
     }
+}
+
+/// The span that runs, if one does.
+fn span_ids() -> Option<[(&'static str, String); 2]> {
+    let context = Context::current();
+    let span = context.span().span_context().clone();
+    let ids = || [("trace_id", span.trace_id().to_string()), ("span_id", span.span_id().to_string())];
+    span.is_valid().then(ids)
 }
 
 struct Fields<'a>(&'a mut Map<String, Value>);
@@ -232,5 +240,65 @@ impl LogProcessor for Records {
 
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Json, Text};
+    use crate::{
+        id::{CorrelationId, StepId, TaskId},
+        name::Name,
+        telemetry::{Station, Tracing, span_id, tests::Lines},
+    };
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing::Dispatch;
+    use tracing_subscriber::{
+        Layer,
+        fmt::format::{Format as Line, JsonFields},
+        layer::SubscriberExt,
+    };
+
+    /// What is written of a line in a step's run, of one in a span below, and of one outside.
+    fn written(correlation: CorrelationId, step: StepId, json: bool) -> [String; 3] {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let layer = if json {
+            layer.fmt_fields(JsonFields::new()).event_format(Json).boxed()
+        } else {
+            layer.event_format(Text(Line::default().with_ansi(false))).boxed()
+        };
+        let spans = tracing_opentelemetry::layer().with_tracer(SdkTracerProvider::default().tracer("test"));
+        let subscriber = Dispatch::new(tracing_subscriber::registry().with(spans).with(layer));
+        let execute = span_id(step.0, 1, Station::Execute);
+        let scope =
+            Tracing::disabled().scope(correlation, execute, TaskId::generate(), step, Name::new("pay").unwrap());
+        tracing::dispatcher::with_default(&subscriber, || {
+            scope.call(|| {
+                tracing::info!("in the run");
+                tracing::info_span!("charge").in_scope(|| tracing::info!("below"));
+            });
+            tracing::info!("outside");
+        });
+        ["in the run", "below", "outside"].map(|what| lines.with(what).join("\n"))
+    }
+
+    #[test]
+    fn lines_of_text_and_of_json_carry_the_ids_of_the_task_the_trace_and_the_span() {
+        let (correlation, step) = (CorrelationId::generate(), StepId::generate());
+        let execute = span_id(step.0, 1, Station::Execute).to_string();
+        for (json, equals, end) in [(false, "=", ""), (true, "\":\"", "\"")] {
+            let [run, below, outside] = written(correlation, step, json);
+            let has = |line: &str, name: &str, id: &str| line.contains(&format!("{name}{equals}{id}{end}"));
+            for line in [&run, &below] {
+                assert!(has(line, "correlation_id", &correlation.to_string()), "{line}");
+                assert!(has(line, "trace_id", &correlation.0.simple().to_string()), "{line}");
+            }
+            assert!(has(&run, "span_id", &execute), "{run}");
+            assert!(below.contains("span_id") && !below.contains(&execute), "its own span: {below}");
+            assert!(!outside.is_empty() && !outside.contains("trace_id"), "{outside}");
+        }
     }
 }

@@ -143,9 +143,9 @@ impl Telemetry {
         let delay = Duration::from_millis(settings.opentelemetry.batch_delay_ms.max(1));
         let metrics = telemetry.metrics.clone();
         let outages = Outages::default();
-        let watch = |target: &Target, turn| Watch::new(target, metrics.clone(), outages.clone(), turn);
+        let watch = |target: &Target, quiet| Watch::new(target, metrics.clone(), outages.clone(), quiet);
         if let Some(target) = plan.metrics {
-            let exporter = Exporter { watch: watch(&target, Duration::ZERO), transport: Transport::new(target)? };
+            let exporter = Exporter { watch: watch(&target, plan.interval / 2), transport: Transport::new(target)? };
             telemetry.exports.spawn(export::metrics(recorder, exporter, plan.interval, telemetry.stop.clone()));
         }
         if let Some(target) = plan.traces {

@@ -61,63 +61,49 @@ impl Outages {
     }
 }
 
-/// Whether the way out for one signal is open. It is again when in a whole turn something arrived and nothing failed, so that
-/// a collector that takes only a part is one outage.
+/// Whether the way out for one signal is open. After a failure it is when something has arrived and nothing has failed for a
+/// while, so that a collector that takes only a part is one outage.
 #[derive(Debug)]
 pub(super) struct Watch {
     signal: Signal,
     collector: String,
     metrics: Metrics,
     outages: Outages,
-    least: Duration,
-    turn: Turn,
-}
-
-#[derive(Debug)]
-struct Turn {
-    began: Instant,
-    arrived: bool,
-    failed: bool,
-}
-
-impl Turn {
-    fn begin() -> Self {
-        Self { began: Instant::now(), arrived: false, failed: false }
-    }
+    quiet: Duration,
+    failed_at: Option<Instant>,
+    arrived_since: bool,
 }
 
 impl Watch {
-    /// Turns last at least so long. Failures begin at zero, so that the first one is an increase for those who scrape.
-    pub(super) fn new(target: &Target, metrics: Metrics, outages: Outages, least: Duration) -> Self {
-        let signal = target.signal;
+    /// An outage is over when nothing has failed for the time `quiet`. Failures begin at zero, so that the first one is an
+    /// increase for those who scrape.
+    pub(super) fn new(target: &Target, metrics: Metrics, outages: Outages, quiet: Duration) -> Self {
+        let (signal, collector) = (target.signal, collector(target));
         metrics.telemetry_export_failures.add(0, ExportSignal { signal });
-        Self { signal, collector: collector(target), metrics, outages, least, turn: Turn::begin() }
+        Self { signal, collector, metrics, outages, quiet, failed_at: None, arrived_since: false }
     }
 
     /// Something arrived.
     pub(super) fn worked(&mut self) {
-        self.turn.arrived = true;
+        self.arrived_since = true;
     }
 
     /// Something did not.
     pub(super) fn failed(&mut self, reason: &str) {
         let (endpoint, signal) = (&self.collector, self.signal);
-        self.turn.failed = true;
+        (self.failed_at, self.arrived_since) = (Some(Instant::now()), false);
         self.metrics.telemetry_export_failures.add(1, ExportSignal { signal });
         if self.outages.failed(endpoint, signal) {
             tracing::warn!(%signal, endpoint, reason, "telemetry is not exported; this is said once per outage");
         }
     }
 
-    /// Ends a turn that has lasted long enough, and begins another.
-    pub(super) fn turn(&mut self) {
-        if self.turn.began.elapsed() < self.least {
+    /// Looks whether the way is open again.
+    pub(super) fn look(&mut self) {
+        if !self.arrived_since || self.failed_at.is_none_or(|at| at.elapsed() < self.quiet) {
             return;
         }
-        let turn = std::mem::replace(&mut self.turn, Turn::begin());
-        if turn.failed || !turn.arrived {
-            return;
-        }
+        self.failed_at = None;
         let endpoint = &self.collector;
         if let Some(Over { signals, after }) = self.outages.worked(endpoint, self.signal) {
             tracing::info!(endpoint, signals, after_s = after.as_secs_f64(), "the telemetry export works again");
@@ -136,14 +122,13 @@ mod tests {
     use super::Outages;
     use crate::{
         metrics::Signal::{Logs, Metrics, Traces},
-        telemetry::{Settings, Telemetry, settings::Protocol},
+        telemetry::{Settings, Telemetry, settings::Protocol, tests::Lines},
     };
     use axum::http::StatusCode;
     use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
     use std::{
-        io::Write,
         sync::{
-            Arc, Mutex,
+            Arc,
             atomic::{AtomicBool, AtomicUsize, Ordering},
         },
         time::Duration,
@@ -170,24 +155,6 @@ mod tests {
         let outages = Outages::default();
         assert!(outages.failed(HERE, Metrics) && outages.failed("http://there:4317", Traces));
         assert!(outages.worked(HERE, Metrics).is_some());
-    }
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Lines {
-        fn with(&self, what: &str) -> usize {
-            String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|line| line.contains(what)).count()
-        }
     }
 
     #[tokio::test]
@@ -227,11 +194,11 @@ mod tests {
             answered.acquire_many(2).await.unwrap().forget();
         }
         takes_all.store(true, Ordering::Relaxed);
-        while lines.with("the telemetry export works again") == 0 {
+        while lines.with("the telemetry export works again").is_empty() {
             say(1);
             answered.acquire().await.unwrap().forget();
         }
         telemetry.shutdown(Duration::from_secs(10)).await;
-        assert_eq!(lines.with("telemetry is not exported"), 1);
+        assert_eq!(lines.with("telemetry is not exported").len(), 1);
     }
 }

@@ -26,6 +26,7 @@ use prost::Message;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 use tokio::{net::TcpListener, sync::mpsc};
@@ -37,6 +38,27 @@ const LONG: Duration = Duration::from_secs(10);
 #[expect(clippy::disallowed_methods, reason = "the test's own mailbox")]
 fn mailbox<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
     mpsc::unbounded_channel()
+}
+
+/// What a subscriber writes; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// The lines that contain a text.
+    pub(super) fn with(&self, what: &str) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+        text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
+    }
 }
 
 struct Collector(mpsc::UnboundedSender<ExportMetricsServiceRequest>);
@@ -325,6 +347,8 @@ async fn the_scraped_pages_are_exact_and_without_correlation_ids() {
     assert!(page.contains(bucket), "{page}");
     assert!(page.contains("http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 1\n"));
     assert!(page.lines().all(|line| line.starts_with('#') || !line.contains("correlation_id=")));
+    let target = page.lines().find(|line| line.starts_with("target_info{")).unwrap();
+    assert!(target.contains("host_name=") && target.contains(&format!("process_pid=\"{}\"", std::process::id())));
     drop(held);
     let page = telemetry.openmetrics_text();
     assert!(page.contains("http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 0\n"));

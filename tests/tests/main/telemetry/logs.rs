@@ -72,11 +72,18 @@ async fn each_failed_attempt_is_one_line_of_text_with_the_ids() -> Result<()> {
     let (correlation_id, task_id, told) = lines_of_a_failing_task("text").await?;
     let errors = errors(&told);
     assert_eq!(errors.len(), 2, "one for each attempt: {errors:#?}");
-    for line in errors {
-        let ids =
-            [format!("correlation_id={correlation_id}"), format!("task.id={task_id}"), "step.name=only".to_owned()];
+    let trace_id = correlation_id.replace('-', "");
+    for line in &errors {
+        let ids = [
+            format!("correlation_id={correlation_id}"),
+            format!("task.id={task_id}"),
+            "step.name=only".to_owned(),
+            format!("trace_id={trace_id}"),
+        ];
         assert!(line.contains("a step failed") && line.contains("the shop is shut"), "{line}");
         assert!(ids.iter().all(|id| line.contains(id)), "{line}");
     }
+    let spans: Vec<_> = errors.iter().map(|line| line.split_once("span_id=").map(|(_, id)| id)).collect();
+    assert!(spans[0].is_some_and(|id| id.len() == 16) && spans[0] != spans[1], "each attempt has its span: {spans:?}");
     Ok(())
 }
