@@ -10,6 +10,8 @@ pub mod interleave;
 pub mod invariants;
 pub mod model;
 pub mod process;
+pub mod prometheus;
+pub mod proof;
 pub mod soak;
 pub mod system;
 pub mod templates;

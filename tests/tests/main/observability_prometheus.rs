@@ -7,7 +7,6 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -16,9 +15,8 @@ use tasker_shared::api::{ApplyTemplate, SubmitTask};
 use tasker_tests::{
     TestDatabase,
     process::{ORCHESTRATION, Process, WORKER},
+    prometheus::Server,
 };
-use tempfile::TempDir;
-use tokio::process::Command;
 
 /// How long the queries may take until all of them return data: rates need some scrapes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -70,10 +68,6 @@ steps:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_of_dashboards_and_recording_rules_returns_data() -> Result<()> {
-    if Command::new("prometheus").arg("--version").output().await.is_err() {
-        eprintln!("skipped: prometheus is not installed (Debian package `prometheus`)");
-        return Ok(());
-    }
     let database = TestDatabase::create().await?;
     let often = [
         ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "1000"),
@@ -86,14 +80,16 @@ async fn every_query_of_dashboards_and_recording_rules_returns_data() -> Result<
         client.apply(&ApplyTemplate { source: source.to_owned(), file: None }).await?;
     }
     let targets = [("tasker-orchestration", orchestration.url().await?), ("tasker-worker", worker.url().await?)];
-    let prometheus = Prometheus::start(&targets)?;
+    let Some(prometheus) = Server::start(config(&targets)).await? else { return Ok(()) };
+    let asker = prometheus.asker()?;
     let mut waiting = queries();
     let started = Instant::now();
     while !waiting.is_empty() {
         run_some(&client, &targets).await?;
         let mut empty = Vec::new();
         for (place, query) in waiting {
-            if !prometheus.answers(&place, &query).await? {
+            let numbers = asker.numbers(&query, None).await.context(place.clone())?;
+            if numbers.iter().all(|number| number.is_nan()) {
                 empty.push((place, query));
             }
         }
@@ -145,51 +141,16 @@ fn chosen(query: &str) -> String {
     query.replace("$namespace", ".*").replace("$task_type", ".*")
 }
 
-/// Prometheus, as long as this lives.
-struct Prometheus {
-    url: String,
-    process: Process,
-    _dir: TempDir,
-}
-
-impl Prometheus {
-    fn start(targets: &[(&str, String)]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let jobs = targets.iter().map(|(job, url)| {
-            json!({ "job_name": job, "static_configs": [{ "targets": [url.trim_start_matches("http://")] }] })
-        });
-        let rules = root().join("observability/prometheus/recording-rules.yaml");
-        let config = json!({
-            "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
-            "rule_files": [rules],
-            "scrape_configs": jobs.collect::<Vec<_>>(),
-        });
-        // JSON is YAML
-        fs::write(dir.path().join("prometheus.yaml"), config.to_string())?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = Command::new("prometheus");
-        command.current_dir(dir.path()).kill_on_drop(true).args([
-            "--config.file=prometheus.yaml",
-            "--storage.tsdb.path=data",
-            &format!("--web.listen-address=127.0.0.1:{port}"),
-        ]);
-        let process = Process::start("prometheus", command)?;
-        Ok(Self { url: format!("http://127.0.0.1:{port}"), process, _dir: dir })
-    }
-
-    /// Whether the query returns at least one number.
-    async fn answers(&self, place: &str, query: &str) -> Result<bool> {
-        let mut url = reqwest::Url::parse(&self.url)?.join("/api/v1/query")?;
-        url.query_pairs_mut().append_pair("query", query);
-        // it takes a moment until it listens
-        let Ok(response) = reqwest::get(url).await else { return Ok(false) };
-        let answer: Value = response.json().await.with_context(|| self.process.text())?;
-        if answer["status"] == "error" {
-            bail!("{place}: {query}: {}", answer["error"]);
-        }
-        let series = answer["data"]["result"].as_array().into_iter().flatten();
-        Ok(series.filter_map(|series| series["value"][1].as_str()).any(|value| value != "NaN"))
-    }
+/// The configuration that scrapes the targets and evaluates the recording rules.
+fn config(targets: &[(&str, String)]) -> Value {
+    let jobs = targets.iter().map(
+        |(job, url)| json!({ "job_name": job, "static_configs": [{ "targets": [url.trim_start_matches("http://")] }] }),
+    );
+    json!({
+        "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
+        "rule_files": [root().join("observability/prometheus/recording-rules.yaml")],
+        "scrape_configs": jobs.collect::<Vec<_>>(),
+    })
 }
 
 fn root() -> PathBuf {

@@ -7,6 +7,7 @@ mod leader;
 mod logs;
 mod names;
 mod outage;
+mod proof;
 mod python;
 mod receiver;
 mod rig;

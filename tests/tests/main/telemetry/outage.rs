@@ -74,6 +74,9 @@ async fn a_dead_collector_costs_nothing_and_its_return_mends_the_numbers(protoco
         ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
         ("TASKER__TELEMETRY__LOGS__OTLP", "true"),
+        // on a slow machine too a step runs once
+        ("TASKER__WORKER__LEASE_MS", "60000"),
+        ("TASKER__WORKER__HEARTBEAT_INTERVAL_MS", "10000"),
         ("TASKER__TELEMETRY__OPENTELEMETRY__BATCH_DELAY_MS", "50"),
         ("TASKER__TELEMETRY__METRICS__MAX_CORRELATION_IDS", "50"),
     ];

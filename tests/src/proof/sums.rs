@@ -95,7 +95,7 @@ impl Inner {
     }
 }
 
-fn number(point: &NumberDataPoint) -> f64 {
+pub(super) fn number(point: &NumberDataPoint) -> f64 {
     match point.value {
         Some(Value::AsInt(value)) => value as f64,
         Some(Value::AsDouble(value)) => value,
@@ -122,7 +122,7 @@ fn series(instance: u64, attributes: &[KeyValue]) -> u64 {
     hasher.finish()
 }
 
-fn text(attribute: &KeyValue) -> &str {
+pub(super) fn text(attribute: &KeyValue) -> &str {
     match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
         Some(any_value::Value::StringValue(text)) => text,
         _ => "",

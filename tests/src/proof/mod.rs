@@ -1,23 +1,21 @@
-//! Proves the metrics with a real Prometheus: many tasks run on the real services, and what Prometheus answers is
-//! compared with the database, with every sample that was sent, and with what PromQL makes of these samples.
-//!
-//! ```sh
-//! cargo run --release --bin metrics-proof -- --prometheus http://127.0.0.1:9090
-//! ```
-//!
-//! The Prometheus must receive OTLP (`--web.enable-otlp-receiver`). The exit code is 1 when a check fails.
+//! Proves the metrics with a real Prometheus: tasks run on the real services, and what Prometheus answers is compared with
+//! the database, with every sample that was sent, and with what PromQL makes of these samples.
 
 mod extrapolation;
-mod prometheus;
+mod remote_write;
 mod sums;
 mod tee;
 
+use crate::{
+    TestDatabase,
+    process::{ORCHESTRATION, Process, WORKER},
+    prometheus::Asker,
+    system::connect,
+    templates::{NAMESPACE, dag},
+};
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use prometheus::Prometheus;
 use std::{
     fs,
-    process::ExitCode,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use sums::Sums;
@@ -27,12 +25,6 @@ use tasker_shared::{
     metrics::Metrics,
     storage::Database,
 };
-use tasker_tests::{
-    TestDatabase,
-    process::{ORCHESTRATION, Process, WORKER},
-    system::connect,
-    templates::{NAMESPACE, dag},
-};
 
 /// How many of the newest tasks are asked for.
 const NEWEST: usize = 20;
@@ -41,113 +33,121 @@ const TOLERANCE: f64 = 0.001;
 /// How long the tasks and the samples may take.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-#[derive(Debug, Parser)]
-#[command(about = "Runs many tasks and proves what Prometheus then says of them")]
-struct Args {
-    /// A Prometheus that receives OTLP.
-    #[arg(long, value_name = "URL")]
-    prometheus: String,
-    /// Where the samples go on: a collector, or that Prometheus itself.
-    #[arg(long, value_name = "URL")]
-    otlp: Option<String>,
+/// What is run and asked.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// A Prometheus.
+    pub prometheus: String,
+    /// How the samples get there.
+    pub onwards: Onwards,
     /// How many tasks run.
-    #[arg(long, default_value_t = 20_000)]
-    tasks: usize,
+    pub tasks: usize,
     /// How many tasks are submitted in a second; as many as can be without it.
-    #[arg(long)]
-    rate: Option<f64>,
+    pub rate: Option<f64>,
     /// How many steps each task has, one after the other.
-    #[arg(long, default_value_t = 4)]
-    steps: usize,
+    pub steps: usize,
     /// The time between two exports.
-    #[arg(long, value_name = "MS", default_value_t = 60_000)]
-    interval_ms: u64,
-    /// The most resident memory of each service.
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
-    memory_mib: u64,
+    pub interval: Duration,
+    /// `telemetry.metrics.max_correlation_ids`.
+    pub ids: usize,
+    /// The most resident memory of each service, in MiB.
+    pub memory_mib: u64,
 }
 
-/// What was compared, and whether it held.
+/// Where the samples go on.
+#[derive(Debug, Clone)]
+pub enum Onwards {
+    /// To this endpoint for OTLP over HTTP: a collector, or Prometheus itself.
+    Otlp(String),
+    /// To this address for remote writes, of a Prometheus that has no receiver for OTLP. Counters alone.
+    RemoteWrite(String),
+}
+
+/// What was compared, and what did not hold.
 #[derive(Debug, Default)]
-struct Findings(bool);
+pub struct Findings {
+    /// What did not hold.
+    pub failed: Vec<String>,
+}
 
 impl Findings {
     fn check(&mut self, holds: bool, what: &str) {
         println!("{} {what}", if holds { "ok    " } else { "FAILED" });
-        self.0 |= !holds;
+        if !holds {
+            self.failed.push(what.to_owned());
+        }
     }
 }
 
-fn main() -> Result<ExitCode> {
-    let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let failed = runtime.block_on(prove(&args))?;
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
+impl Proof {
+    /// Runs and compares.
+    ///
+    /// # Errors
+    /// The services or Prometheus do not work at all.
+    pub async fn prove(&self) -> Result<Findings> {
+        // our client chooses the provider of TLS, without which no other client can be made
+        Client::new(&self.prometheus)?;
+        let (sums, prometheus) = (Sums::default(), Asker::new(&self.prometheus)?);
+        let tee = tee::listen(sums.clone(), self.onwards.clone()).await?;
+        let database = TestDatabase::create().await?;
+        let db = connect(&database.url, Metrics::disabled()).await?;
+        let (interval, ids) = (self.interval.as_millis().to_string(), self.ids.to_string());
+        let settings = [
+            ("RUST_LOG", "warn,tasker=info"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", tee.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", &interval),
+            ("TASKER__DATABASE__MAX_CONNECTIONS", "20"),
+            ("TASKER__WORKER__LEASE_MS", "60000"),
+            ("TASKER__WORKER__HEARTBEAT_INTERVAL_MS", "10000"),
+            ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "15000"),
+            ("TASKER__TELEMETRY__METRICS__MAX_CORRELATION_IDS", &ids),
+            ("TASKER__ORCHESTRATION__HTTP_ADDRESS", "127.0.0.1:0"),
+            ("TASKER__WORKER__HTTP_ADDRESS", "127.0.0.1:0"),
+        ];
+        let mut orchestration = Process::service(ORCHESTRATION, &database.url, &settings)?;
+        let mut worker = Process::service(WORKER, &database.url, &settings)?;
+        let client = orchestration.client().await?;
+        worker.url().await?;
+        let mut findings = Findings::default();
 
-async fn prove(args: &Args) -> Result<bool> {
-    // our client chooses the provider of TLS, without which no other client can be made
-    Client::new(&args.prometheus)?;
-    let otlp = args.otlp.clone().unwrap_or_else(|| format!("{}/api/v1/otlp", args.prometheus));
-    let (sums, prometheus) = (Sums::default(), Prometheus::new(&args.prometheus)?);
-    let tee = tee::listen(sums.clone(), &otlp).await?;
-    let database = TestDatabase::create().await?;
-    let db = connect(&database.url, Metrics::disabled()).await?;
-    let interval = args.interval_ms.to_string();
-    let settings = [
-        ("RUST_LOG", "warn,tasker=info"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", tee.as_str()),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", &interval),
-        ("TASKER__DATABASE__MAX_CONNECTIONS", "20"),
-        ("TASKER__WORKER__LEASE_MS", "60000"),
-        ("TASKER__WORKER__HEARTBEAT_INTERVAL_MS", "10000"),
-        ("TASKER__TELEMETRY__METRICS__PROBE_INTERVAL_MS", "15000"),
-        ("TASKER__ORCHESTRATION__HTTP_ADDRESS", "127.0.0.1:0"),
-        ("TASKER__WORKER__HTTP_ADDRESS", "127.0.0.1:0"),
-    ];
-    let mut orchestration = Process::service(ORCHESTRATION, &database.url, &settings)?;
-    let mut worker = Process::service(WORKER, &database.url, &settings)?;
-    let client = orchestration.client().await?;
-    worker.url().await?;
-    let mut findings = Findings::default();
+        // a name of its own, so that Prometheus may hold other runs
+        let template = format!("chain-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
+        let began = Instant::now();
+        let newest = run(self, &template, &client, &db).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        println!("{} tasks of {} steps ended in {seconds:.0} s", self.tasks, self.steps);
+        for (name, service) in [("orchestration", &orchestration), ("worker", &worker)] {
+            let (now, peak) = memory(service.pid()?)?;
+            let what = format!("{name}: {now} MiB resident, {peak} MiB at most, of {}", self.memory_mib);
+            findings.check(peak <= self.memory_mib, &what);
+        }
 
-    // a name of its own, so that Prometheus may hold other runs
-    let template = format!("chain-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
-    let began = Instant::now();
-    let newest = run(args, &template, &client, &db).await?;
-    let seconds = began.elapsed().as_secs_f64();
-    println!("{} tasks of {} steps ended in {seconds:.0} s", args.tasks, args.steps);
-    for (name, service) in [("orchestration", &orchestration), ("worker", &worker)] {
-        let (now, peak) = memory(service.pid()?)?;
-        let what = format!("{name}: {now} MiB resident, {peak} MiB at most, of {}", args.memory_mib);
-        findings.check(peak <= args.memory_mib, &what);
+        flow(self, &prometheus, &newest, &mut findings).await?;
+        // one more export of both services, so that no series waits to be told
+        tokio::time::sleep(self.interval + Duration::from_secs(1)).await;
+        increase(self, &template, &prometheus, &sums, seconds, &mut findings).await?;
+
+        worker.drain().await?;
+        orchestration.drain().await?;
+        exact(self, &sums, &db, &mut findings).await?;
+        db.pool().close().await;
+        database.drop().await?;
+        Ok(findings)
     }
-
-    flow(args, &prometheus, &newest, &mut findings).await?;
-    // one more export of both services, so that no series waits to be told
-    tokio::time::sleep(Duration::from_millis(args.interval_ms + 1_000)).await;
-    increase(args, &template, &prometheus, &sums, seconds, &mut findings).await?;
-
-    worker.drain().await?;
-    orchestration.drain().await?;
-    exact(args, &sums, &db, &mut findings).await?;
-    db.pool().close().await;
-    database.drop().await?;
-    Ok(findings.0)
 }
 
 /// Runs the tasks; answers with the correlation ids of the newest.
-async fn run(args: &Args, template: &str, client: &Client, db: &Database) -> Result<Vec<String>> {
-    let steps: Vec<String> = (0..args.steps).map(|n| format!("s{n}")).collect();
+async fn run(proof: &Proof, template: &str, client: &Client, db: &Database) -> Result<Vec<String>> {
+    let steps: Vec<String> = (0..proof.steps).map(|n| format!("s{n}")).collect();
     let before: Vec<Vec<&str>> =
-        (0..args.steps).map(|n| steps[n.saturating_sub(1)..n].iter().map(String::as_str).collect()).collect();
+        (0..proof.steps).map(|n| steps[n.saturating_sub(1)..n].iter().map(String::as_str).collect()).collect();
     let pairs: Vec<(&str, &[&str])> = steps.iter().map(String::as_str).zip(before.iter().map(Vec::as_slice)).collect();
     client.apply(&ApplyTemplate { source: dag(template, "noop", &pairs), file: None }).await?;
     let task = SubmitTask { namespace: NAMESPACE.to_owned(), name: template.to_owned(), ..SubmitTask::default() };
     let (began, mut newest, mut submitted) = (Instant::now(), Vec::new(), 0);
-    while submitted < args.tasks {
-        let size = (args.tasks - submitted).min(if args.rate.is_some() { 10 } else { 200 });
+    while submitted < proof.tasks {
+        let size = (proof.tasks - submitted).min(if proof.rate.is_some() { 10 } else { 200 });
         for answer in client.submit_many(vec![task.clone(); size]).await? {
             match answer {
                 SubmitAnswer::Accepted(task) => newest.push(task.correlation_id.to_string()),
@@ -155,7 +155,7 @@ async fn run(args: &Args, template: &str, client: &Client, db: &Database) -> Res
             }
         }
         submitted += size;
-        if let Some(rate) = args.rate {
+        if let Some(rate) = proof.rate {
             tokio::time::sleep_until((began + Duration::from_secs_f64(submitted as f64 / rate)).into()).await;
         }
     }
@@ -186,23 +186,23 @@ fn queries(steps: usize) -> [(&'static str, f64); 7] {
 }
 
 /// Every one of the newest tasks is found by its correlation id, at every station.
-async fn flow(args: &Args, prometheus: &Prometheus, newest: &[String], findings: &mut Findings) -> Result<()> {
+async fn flow(proof: &Proof, prometheus: &Asker, newest: &[String], findings: &mut Findings) -> Result<()> {
     let last = newest.last().context("at least one task")?;
     let arrived = Instant::now();
     let all = |query: &str, id: &str| format!("sum({query}{{correlation_id=\"{id}\"}})");
     for query in ["tasker_tasks_completions_total", "tasker_steps_results_submitted_total"] {
         while prometheus.number(&all(query, last)).await?.is_none() {
             let waited = arrived.elapsed();
-            ensure!(waited < Duration::from_millis(args.interval_ms * 3 + 10_000), "{query} of {last} never arrives");
+            ensure!(waited < proof.interval * 3 + Duration::from_secs(10), "{query} of {last} never arrives");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
-    for (query, expected) in queries(args.steps) {
+    for (query, expected) in queries(proof.steps) {
         let mut found = Vec::new();
         for id in newest {
             let mut value = prometheus.number(&all(query, id)).await?;
             // an export is many requests: what came with the last of them is there a moment later
-            while value != Some(expected) && arrived.elapsed() < Duration::from_millis(args.interval_ms * 3 + 10_000) {
+            while value != Some(expected) && arrived.elapsed() < proof.interval * 3 + Duration::from_secs(10) {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 value = prometheus.number(&all(query, id)).await?;
             }
@@ -218,30 +218,34 @@ async fn flow(args: &Args, prometheus: &Prometheus, newest: &[String], findings:
 
 /// `increase()` is what its rules make of the samples that were sent, and near the truth.
 async fn increase(
-    args: &Args,
+    proof: &Proof,
     template: &str,
-    prometheus: &Prometheus,
+    prometheus: &Asker,
     sums: &Sums,
     seconds: f64,
     findings: &mut Findings,
 ) -> Result<()> {
-    let window = Duration::from_secs(600.max(seconds as u64 + 4 * args.interval_ms / 1_000));
+    let window = Duration::from_secs(600.max(seconds as u64 + 4 * proof.interval.as_secs()));
     let at = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let query =
         format!("sum(increase(tasker_tasks_completions_total{{task_type=\"{template}\"}}[{}s]))", window.as_secs());
     let said = prometheus.number_at(&query, at).await?.context("no answer")?;
     let (series, of_samples) = sums.completions(|samples| extrapolation::increase(samples, at, window));
-    let truth = args.tasks as f64;
+    let truth = proof.tasks as f64;
     let what = format!(
         "{query} says {said:.1} for {truth} tasks ({:+.2} %); the rules of PromQL make {of_samples:.1} of the samples of {series} series",
         100.0 * (said / truth - 1.0)
     );
     findings.check((said / of_samples - 1.0).abs() < TOLERANCE, &what);
+    if proof.tasks > 2 * proof.ids {
+        let what = format!("{series} series were sent of completions, more than the {} that are held", proof.ids);
+        findings.check(series > proof.ids, &what);
+    }
     Ok(())
 }
 
 /// The samples ever sent add up to what the database says.
-async fn exact(args: &Args, sums: &Sums, db: &Database, findings: &mut Findings) -> Result<()> {
+async fn exact(proof: &Proof, sums: &Sums, db: &Database, findings: &mut Findings) -> Result<()> {
     let of_steps = |state: &str| format!("select count(*) from tasker.step_transitions where to_state = '{state}'");
     let of_tasks = |state: &str| format!("select count(*) from tasker.task_transitions where to_state = '{state}'");
     let counts = [
@@ -261,7 +265,7 @@ async fn exact(args: &Args, sums: &Sums, db: &Database, findings: &mut Findings)
     }
     let complete = count(db, &of_tasks("complete")).await?;
     findings
-        .check(usize::try_from(complete)? == args.tasks, &format!("{complete} of {} tasks are complete", args.tasks));
+        .check(usize::try_from(complete)? == proof.tasks, &format!("{complete} of {} tasks are complete", proof.tasks));
     Ok(())
 }
 
