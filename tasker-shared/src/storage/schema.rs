@@ -3,7 +3,10 @@
 use super::Error;
 use pgmq::PGMQueueExt;
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    migrate::{MigrateError, Migrator},
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
@@ -90,7 +93,7 @@ async fn migrate_locked(pool: &PgPool, connection: &mut PgConnection) -> Result<
     run(connection, "set_search_path", "set search_path = tasker, public").await?;
     let applied = MIGRATOR.run(&mut *connection).await;
     run(connection, "reset_search_path", "reset search_path").await?;
-    applied.map_err(|e| Error::Schema(format!("failed to migrate: {e}")))?;
+    applied.map_err(not_applied)?;
     for queue in [crate::queue::TASK_REQUESTS, crate::queue::STEP_RESULTS] {
         let mut transaction = connection.begin().await.map_err(failed("begin"))?;
         crate::queue::create(&mut transaction, queue).await?;
@@ -199,6 +202,16 @@ async fn run(connection: &mut PgConnection, doing: &'static str, sql: &str) -> R
 
 fn newer_than_program(version: i64) -> String {
     format!("the schema has migration {version}, which this program is too old for; use a newer Tasker")
+}
+
+fn not_applied(error: MigrateError) -> Error {
+    Error::Schema(match error {
+        MigrateError::VersionMismatch(version) => format!(
+            "migration {version} of this database is another one than this program's; it comes from a build that was \
+             never released: use that build, or another database (of a private server: another --data-dir)"
+        ),
+        other => format!("failed to migrate: {other}"),
+    })
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {

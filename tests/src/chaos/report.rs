@@ -6,6 +6,7 @@ use super::{
     ledger::Entries,
     plan::Plan,
 };
+use crate::median::median;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -205,12 +206,6 @@ fn victims(facts: &Facts, worker: &str, at: f64) -> Vec<f64> {
     taken
 }
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    let middle = &times[times.len().saturating_sub(1) / 2..(times.len() / 2 + 1).min(times.len())];
-    middle.iter().sum::<f64>() / middle.len().max(1) as f64
-}
-
 fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
@@ -258,17 +253,5 @@ impl fmt::Display for Report {
             writeln!(f, "  replay: {}", self.replay)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_median_of_an_even_number_of_times_lies_between_the_middle_two() {
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 100.0]), 3.0);
-        assert_eq!(median(&mut [5.0, 1.0, 3.0]), 3.0);
-        assert_eq!((median(&mut [7.0]), median(&mut [])), (7.0, 0.0));
     }
 }
