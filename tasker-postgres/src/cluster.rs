@@ -202,6 +202,7 @@ impl Cluster {
         for (name, value) in &self.options.settings {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
+        postgres.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         let file = || log.file.try_clone().map_err(Error::io("open", &self.layout.log));
         postgres.stdin(Stdio::null()).stdout(file()?).stderr(file()?);
         Ok(postgres)

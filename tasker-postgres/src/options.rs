@@ -25,6 +25,8 @@ pub struct Options {
     pub durable: bool,
     /// Server settings, passed as `-c name=value` after the built-in ones, so that they win.
     pub settings: Vec<(String, String)>,
+    /// Variables of the server's processes, beside those that they inherit; for tests of faults.
+    pub environment: Vec<(String, String)>,
     /// How long the server may take until it accepts connections, crash recovery included.
     pub start_timeout: Duration,
     /// Whether the server stops with its owner.
@@ -42,6 +44,7 @@ impl Options {
             download: Download::from_env(),
             durable: true,
             settings: Vec::new(),
+            environment: Vec::new(),
             start_timeout: Duration::from_secs(60),
             lifetime: Lifetime::WithOwner,
             progress: |message| tracing::info!("{message}"),

@@ -27,7 +27,7 @@ use tasker_shared::{
 };
 
 /// The first and the longest pause after a failure of the database.
-pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A step whose handler has ended.
 #[derive(Debug)]

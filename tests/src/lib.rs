@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod gate;
 pub mod interleave;
 pub mod invariants;
+mod median;
 pub mod model;
 pub mod process;
 pub mod prometheus;

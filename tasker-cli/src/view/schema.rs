@@ -23,6 +23,9 @@ pub fn schema(status: &Status, target: &str, look: &Look) -> String {
         (false, true) if status.applied.is_empty() => {
             (Tone::Warn, "✗ not installed: run `tasker db migrate`".to_owned())
         }
+        (false, true) if status.missing.is_empty() => {
+            (Tone::Warn, format!("✗ lacks queues {}: run `tasker db migrate`", status.missing_queues.join(", ")))
+        }
         (false, true) => {
             (Tone::Warn, format!("✗ lacks migrations {}: run `tasker db migrate`", numbers(&status.missing)))
         }
@@ -57,6 +60,7 @@ mod tests {
             applied: applied.into(),
             missing: missing.into(),
             unknown: unknown.into(),
+            missing_queues: Vec::new(),
             newest: 2,
             compatible_from: None,
         }
@@ -82,6 +86,8 @@ schema       ✓ current";
     fn every_other_schema_says_what_to_do() {
         assert!(verdict(&status(&[], &[1, 2], &[])).ends_with("not installed: run `tasker db migrate`"));
         assert!(verdict(&status(&[1], &[2], &[])).ends_with("lacks migrations 2: run `tasker db migrate`"));
+        let short = Status { missing_queues: vec!["step_results".into()], ..status(&[1, 2], &[], &[]) };
+        assert!(verdict(&short).ends_with("lacks queues step_results: run `tasker db migrate`"));
         assert!(verdict(&status(&[1, 2, 3], &[], &[3])).ends_with("has migrations 3 of a newer tasker; use that"));
         let compatible = Status { compatible_from: Some(2), ..status(&[1, 2, 3], &[], &[3]) };
         assert!(verdict(&compatible).ends_with("✓ has migrations 3 of a newer tasker, and is compatible"));

@@ -46,6 +46,9 @@ const BACKLOG: usize = 1024;
 /// After so long without a word the listening connection is asked whether it still lives.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// The longest pause between two tries to listen again.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
 /// How long a connection may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -339,7 +342,7 @@ async fn listen(bell: Bell, pool: PgPool, metrics: Metrics, shutdown: Cancellati
             tracing::warn!(%error, retry_in_ms = delay.as_millis(), "lost the listening connection; polling goes on");
         }
         tokio::select! { () = sleep(delay) => {}, () = shutdown.cancelled() => return }
-        delay = (delay * 2).min(Duration::from_secs(5));
+        delay = (delay * 2).min(LONGEST_DELAY);
     }
 }
 

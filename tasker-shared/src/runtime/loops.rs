@@ -13,8 +13,9 @@ use rand::RngExt as _;
 use std::{future::Future, ops::RangeInclusive, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The first and the longest pause after a turn that failed.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// The first and the longest pause after a turn that failed. The longest is what every loop may be late by when the database is
+/// back after a long outage.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The circuit breakers that a loop's turns pass. While one is open the loop pauses, and then makes the try that is due.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +106,8 @@ pub async fn consume<F, Fut>(
             Err(error) => {
                 failures += 1;
                 let pause = failed(name, &error, failures);
+                // an outage swallows hints as well
+                interval = *poll.start();
                 // behind an open breaker the gate is the pause
                 Some(if gate.is_closed() { pause } else { Duration::ZERO })
             }
@@ -177,4 +180,18 @@ fn failed(name: &'static str, error: &Error, failures: u32) -> Duration {
         tracing::debug!(loop.name = name, %error, failures, "a turn of {name} failed again");
     }
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, PAUSE, failed};
+    use std::time::Duration;
+
+    #[test]
+    fn however_long_the_database_is_away_a_loop_tries_again_every_second() {
+        let away = || Error::Statement { doing: "claim_steps", source: sqlx::Error::PoolTimedOut };
+        let pauses: Vec<Duration> = (1..60).map(|failures| failed("claim", &away(), failures)).collect();
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(1)), "{pauses:?}");
+        assert!(pauses.iter().skip(10).all(|pause| *pause >= PAUSE.1 / 2), "{pauses:?}");
+    }
 }

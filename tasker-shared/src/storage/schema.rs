@@ -3,12 +3,18 @@
 use super::Error;
 use pgmq::PGMQueueExt;
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    migrate::{MigrateError, Migrator},
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
-/// Two services that migrate at once take turns on this advisory lock.
-const LOCK: i64 = 0x7461_736b_6572;
+/// Two programs that migrate at once take turns on this advisory lock.
+pub const LOCK: i64 = 0x7461_736b_6572;
+
+/// The queues that are part of the schema; those of namespaces come with their first template.
+const QUEUES: [&str; 2] = [crate::queue::TASK_REQUESTS, crate::queue::STEP_RESULTS];
 
 /// What is installed, against what this program needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +29,8 @@ pub struct Status {
     pub missing: Vec<i64>,
     /// Migrations that the database has and this program does not know.
     pub unknown: Vec<i64>,
+    /// Queues that this program needs and the database lacks: the migration was cut short after its last step.
+    pub missing_queues: Vec<String>,
     /// The newest migration that this program has.
     pub newest: i64,
     /// The newest migration that a program must have to work on this schema; `None` where the schema does not say.
@@ -46,12 +54,16 @@ pub enum Pgmq {
 impl Status {
     /// Whether it is the schema that this program was built for.
     pub fn is_current(&self) -> bool {
-        self.missing.is_empty() && self.unknown.is_empty() && !self.applied.is_empty()
+        self.is_whole() && self.unknown.is_empty()
     }
 
     /// Whether this program can work on it: nothing is missing, and what is newer says that it is compatible.
     pub fn is_usable(&self) -> bool {
-        self.missing.is_empty() && self.is_compatible() && !self.applied.is_empty()
+        self.is_whole() && self.is_compatible()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.missing_queues.is_empty() && !self.applied.is_empty()
     }
 
     fn is_compatible(&self) -> bool {
@@ -65,10 +77,11 @@ impl Status {
 /// [`Error::Statement`] when PostgreSQL refuses, [`Error::Schema`] when the server is too old, or the schema is newer than this program.
 pub async fn migrate(pool: &PgPool) -> Result<Status, Error> {
     let mut connection = pool.acquire().await.map_err(failed("acquire_connection"))?;
+    // our lock and the migrator's own end with the connection, however this ends
+    connection.close_on_drop();
     run(&mut connection, "lock_schema", &format!("select pg_advisory_lock({LOCK})")).await?;
-    let outcome = migrate_locked(pool, &mut connection).await;
-    run(&mut connection, "unlock_schema", &format!("select pg_advisory_unlock({LOCK})")).await?;
-    outcome?;
+    migrate_locked(pool, &mut connection).await?;
+    drop(connection);
     status(pool).await
 }
 
@@ -88,10 +101,9 @@ async fn migrate_locked(pool: &PgPool, connection: &mut PgConnection) -> Result<
     }
     run(connection, "create_schema", "create schema if not exists tasker").await?;
     run(connection, "set_search_path", "set search_path = tasker, public").await?;
-    let applied = MIGRATOR.run(&mut *connection).await;
+    MIGRATOR.run(&mut *connection).await.map_err(not_applied)?;
     run(connection, "reset_search_path", "reset search_path").await?;
-    applied.map_err(|e| Error::Schema(format!("failed to migrate: {e}")))?;
-    for queue in [crate::queue::TASK_REQUESTS, crate::queue::STEP_RESULTS] {
+    for queue in QUEUES {
         let mut transaction = connection.begin().await.map_err(failed("begin"))?;
         crate::queue::create(&mut transaction, queue).await?;
         transaction.commit().await.map_err(failed("commit"))?;
@@ -136,12 +148,19 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     } else {
         None
     };
+    let missing_queues =
+        sqlx::query_scalar("select queue from unnest($1::text[]) queue where to_regclass('pgmq.q_' || queue) is null")
+            .bind(QUEUES)
+            .fetch_all(pool)
+            .await
+            .map_err(failed("look_for_queues"))?;
     let known: Vec<i64> = MIGRATOR.iter().map(|m| m.version).collect();
     Ok(Status {
         server,
         pgmq: pgmq_origin(pool).await?,
         missing: known.iter().copied().filter(|v| !applied.contains(v)).collect(),
         unknown: applied.iter().copied().filter(|v| !known.contains(v)).collect(),
+        missing_queues,
         applied,
         newest: known.into_iter().max().unwrap_or_default(),
         compatible_from,
@@ -164,6 +183,9 @@ pub async fn check(pool: &PgPool) -> Result<Status, Error> {
     }
     if let Some(missing) = status.missing.first() {
         return Err(Error::Schema(format!("the schema lacks migration {missing}; run `tasker db migrate`")));
+    }
+    if let Some(queue) = status.missing_queues.first() {
+        return Err(Error::Schema(format!("the schema lacks the queue {queue}; run `tasker db migrate`")));
     }
     Ok(status)
 }
@@ -199,6 +221,16 @@ async fn run(connection: &mut PgConnection, doing: &'static str, sql: &str) -> R
 
 fn newer_than_program(version: i64) -> String {
     format!("the schema has migration {version}, which this program is too old for; use a newer Tasker")
+}
+
+fn not_applied(error: MigrateError) -> Error {
+    Error::Schema(match error {
+        MigrateError::VersionMismatch(version) => format!(
+            "migration {version} of this database is another one than this program's; it comes from a build that was \
+             never released: use that build, or another database (of a private server: another --data-dir)"
+        ),
+        other => format!("failed to migrate: {other}"),
+    })
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {

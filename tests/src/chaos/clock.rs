@@ -1,12 +1,8 @@
-//! A wall clock of its own for each service: a small library, compiled on the spot and preloaded, that adds an offset.
+//! A wall clock of its own for each service: a preloaded library adds an offset.
 
-use anyhow::{Context, Result, ensure};
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-const SOURCE: &str = include_str!("clock.c");
+use super::preload;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
 
 /// The library.
 #[derive(Debug, Clone)]
@@ -21,12 +17,7 @@ impl Clocks {
     /// # Errors
     /// There is no C compiler.
     pub fn build(directory: &Path) -> Result<Self> {
-        let (source, library) = (directory.join("clock.c"), directory.join("clock.so"));
-        std::fs::write(&source, SOURCE)?;
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
-        let status = compiler.status().context("run the C compiler `cc`")?;
-        ensure!(status.success(), "cc ended with {status}");
+        let library = preload::library(directory, "clock", include_str!("clock.c"))?;
         Ok(Self { library, directory: directory.to_owned() })
     }
 
@@ -37,10 +28,9 @@ impl Clocks {
     pub fn variables(&self, name: &str) -> Result<Vec<(String, String)>> {
         let file = self.file(name);
         if !file.exists() {
-            std::fs::write(&file, 0_i64.to_ne_bytes())?;
+            preload::tell(&file, &[0])?;
         }
-        let text = |path: &Path| path.display().to_string();
-        Ok(vec![("LD_PRELOAD".to_owned(), text(&self.library)), ("CHAOS_CLOCK".to_owned(), text(&file))])
+        Ok(preload::variables(&self.library, "CHAOS_CLOCK", &file))
     }
 
     /// Sets how far the clock `name` is off.
@@ -48,9 +38,7 @@ impl Clocks {
     /// # Errors
     /// The machine refuses.
     pub fn set(&self, name: &str, offset_ms: i64) -> Result<()> {
-        use std::os::unix::fs::FileExt as _;
-        let file = std::fs::File::options().write(true).create(true).truncate(false).open(self.file(name))?;
-        Ok(file.write_all_at(&offset_ms.to_ne_bytes(), 0)?)
+        preload::tell(&self.file(name), &[offset_ms])
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -186,10 +186,11 @@ async fn happen(
         Fault::PinSnapshot | Fault::HoldLocks => hold(machines, fault, lasts).await?,
         Fault::Readers => read(machines, lasts).await,
         Fault::SlowDisk => {
-            // commits wait before they write, one after the other, as on a disk that is slow to sync
-            set(machines, &["alter system set commit_delay = 30000", "alter system set commit_siblings = 0"]).await?;
+            let disk = machines.disk.as_ref().context("no such disk")?;
+            let sync = Duration::from_millis(20 + (whom % 180) as u64);
+            disk.set(sync, sync / 50)?;
             tokio::time::sleep(lasts).await;
-            set(machines, &["alter system reset commit_delay", "alter system reset commit_siblings"]).await?;
+            disk.set(Duration::ZERO, Duration::ZERO)?;
         }
         Fault::FillDisk => fill(machines, disk.context("no disk of its own")?, lasts).await?,
     }
@@ -209,14 +210,6 @@ fn signal_all(processes: &[Pid], signal: Signal) {
 fn pick(machines: &Machines, kind: Option<Kind>, whom: usize) -> Result<&Arc<Service>> {
     let all: Vec<_> = machines.services.iter().filter(|service| kind.is_none_or(|kind| kind == service.kind)).collect();
     all.get(whom % all.len().max(1)).copied().context("no such service")
-}
-
-async fn set(machines: &Machines, statements: &[&'static str]) -> Result<()> {
-    let mut connection = machines.connect().await?;
-    for statement in statements.iter().chain(&["select pg_reload_conf()"]) {
-        tell(&mut connection, statement).await?;
-    }
-    Ok(())
 }
 
 /// Sends some messages again, or lets hidden ones be seen.

@@ -1,6 +1,6 @@
 //! The machines of a run: PostgreSQL, and several of each service, each with a network and a clock of its own.
 
-use super::{clock::Clocks, effects, proxy::Proxy};
+use super::{clock::Clocks, disk::SlowDisk, effects, proxy::Proxy};
 use crate::process::{ORCHESTRATION, Process, command};
 use anyhow::{Context, Result};
 use nix::{
@@ -87,6 +87,8 @@ pub struct Machines {
     pub url: String,
     /// The clocks, where services have their own.
     pub clocks: Option<Clocks>,
+    /// PostgreSQL's disk, where it can be slow.
+    pub disk: Option<SlowDisk>,
 }
 
 /// The server.
@@ -107,8 +109,6 @@ pub struct Setup {
     pub workers: usize,
     /// Settings of PostgreSQL.
     pub postgres: Vec<(String, String)>,
-    /// Whether commits wait for the disk.
-    pub durable: bool,
     /// Further settings of the services.
     pub settings: Vec<(String, String)>,
     /// Where PostgreSQL keeps its data.
@@ -119,6 +119,8 @@ pub struct Setup {
     pub logs: PathBuf,
     /// The clocks, where services have their own.
     pub clocks: Option<Clocks>,
+    /// PostgreSQL's disk, where it can be slow.
+    pub disk: Option<SlowDisk>,
 }
 
 impl Machines {
@@ -127,8 +129,12 @@ impl Machines {
     /// # Errors
     /// PostgreSQL cannot be had, or a service does not start.
     pub async fn start(setup: Setup) -> Result<Arc<Self>> {
-        let options =
-            Options { durable: setup.durable, settings: setup.postgres.clone(), ..Options::new(setup.data.clone()) };
+        let options = Options {
+            durable: setup.disk.is_some(),
+            settings: setup.postgres.clone(),
+            environment: setup.disk.as_ref().map(SlowDisk::variables).unwrap_or_default(),
+            ..Options::new(setup.data.clone())
+        };
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await??;
         let url = cluster.tcp_url("postgres");
         crate::system::migrate(&url).await?;
@@ -154,7 +160,7 @@ impl Machines {
             services.push(Arc::new(Service::new(kind, name, proxy, settings, setup.logs.clone())));
         }
         let postgres = Mutex::new(Postgres(Some(cluster)));
-        let machines = Arc::new(Self { services, postgres, url, clocks: setup.clocks });
+        let machines = Arc::new(Self { services, postgres, url, clocks: setup.clocks, disk: setup.disk });
         for service in &machines.services {
             service.start().await?;
             tokio::spawn(Arc::clone(service).watch());

@@ -156,7 +156,7 @@ faults! {
     PinSnapshot = "idle in transaction",
     /// Others read whole tables all the time.
     Readers = "active readers",
-    /// Commits wait long for the disk.
+    /// Whatever PostgreSQL syncs and writes takes long.
     SlowDisk = "slow disk",
     /// The disk is full.
     FillDisk = "full disk",

@@ -6,6 +6,7 @@ use super::{
     ledger::Entries,
     plan::Plan,
 };
+use crate::median::median;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -68,6 +69,11 @@ pub struct Recovery {
     pub median: f64,
     /// The slowest one.
     pub worst: f64,
+    /// From the end of the fault, such as when PostgreSQL accepts connections again, until a step completed: half of them were
+    /// quicker.
+    pub over_median: f64,
+    /// The slowest one.
+    pub over_worst: f64,
     /// From a kill until the victim's own steps were taken by others: half of them were quicker. Zero where it had none.
     pub victims_median: f64,
     /// The slowest one.
@@ -167,21 +173,23 @@ fn recovery(facts: &Facts, happened: &[Happened]) -> BTreeMap<&'static str, Reco
     let mut done: Vec<f64> =
         facts.history.iter().filter(|l| l.step_id.is_some() && l.to_state == "complete").map(|l| l.at).collect();
     done.sort_by(f64::total_cmp);
-    let mut any: BTreeMap<&'static str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    // after the last step of the run there is nothing to wait for
+    let next = |at: f64| Some(done.get(done.partition_point(|done| *done <= at))? - at);
+    let mut any: BTreeMap<&'static str, [Vec<f64>; 3]> = BTreeMap::new();
     for fault in happened {
         let at = seconds(fault.began);
         let times = any.entry(fault.fault.name()).or_default();
-        // after the last step of the run there is nothing to wait for
-        if let Some(next) = done.get(done.partition_point(|done| *done <= at)) {
-            times.0.push(next - at);
-        }
-        times.1.extend(victims(facts, &fault.whom, at));
+        times[0].extend(next(at));
+        times[1].extend(next(seconds(fault.over)));
+        times[2].extend(victims(facts, &fault.whom, at));
     }
-    let summed = |(kind, (mut first, mut victims)): (_, (Vec<f64>, Vec<f64>))| {
+    let summed = |(kind, [mut first, mut over, mut victims]): (_, [Vec<f64>; 3])| {
         let summary = Recovery {
             faults: first.len(),
             median: median(&mut first),
             worst: first.last().copied().unwrap_or(0.0),
+            over_median: median(&mut over),
+            over_worst: over.last().copied().unwrap_or(0.0),
             victims_median: median(&mut victims),
             victims_worst: victims.last().copied().unwrap_or(0.0),
         };
@@ -203,12 +211,6 @@ fn victims(facts: &Facts, worker: &str, at: f64) -> Vec<f64> {
         }
     }
     taken
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    let middle = &times[times.len().saturating_sub(1) / 2..(times.len() / 2 + 1).min(times.len())];
-    middle.iter().sum::<f64>() / middle.len().max(1) as f64
 }
 
 fn seconds(at: SystemTime) -> f64 {
@@ -245,6 +247,7 @@ impl fmt::Display for Report {
         for (kind, count) in &self.faults {
             let Some(time) = self.recovery.get(kind) else { continue };
             write!(f, "  {count:>4} {kind}: next step after {:.2} s (worst {:.2})", time.median, time.worst)?;
+            write!(f, ", once it was over {:.2} s (worst {:.2})", time.over_median, time.over_worst)?;
             if time.victims_worst > 0.0 {
                 write!(f, "; its steps taken after {:.2} s (worst {:.2})", time.victims_median, time.victims_worst)?;
             }
@@ -258,17 +261,5 @@ impl fmt::Display for Report {
             writeln!(f, "  replay: {}", self.replay)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_median_of_an_even_number_of_times_lies_between_the_middle_two() {
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 100.0]), 3.0);
-        assert_eq!(median(&mut [5.0, 1.0, 3.0]), 3.0);
-        assert_eq!((median(&mut [7.0]), median(&mut [])), (7.0, 0.0));
     }
 }

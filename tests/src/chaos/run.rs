@@ -3,6 +3,7 @@
 use super::{
     checker::{self, Promise, Violations, facts::Facts},
     clock::Clocks,
+    disk::SlowDisk,
     effects::Effects,
     faults,
     ledger::Ledger,
@@ -101,7 +102,7 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
     let deadline = began + plan.lasts + PATIENCE;
     let loading =
         tokio::spawn(load::run(Arc::clone(&machines), Arc::clone(plan), Arc::clone(&ledger), began, deadline));
-    let disk = stage.disk.as_ref().map(|disk| disk.0.clone());
+    let disk = stage.small_disk.as_ref().map(|disk| disk.0.clone());
     let happened = faults::run(Arc::clone(&machines), Arc::clone(plan), Arc::clone(&ledger), disk, began).await;
     machines.services.iter().for_each(|service| service.proxy.heal());
     loading.await?;
@@ -216,7 +217,8 @@ struct Prepared {
     data: PathBuf,
     effects: PathBuf,
     logs: PathBuf,
-    disk: Option<Disk>,
+    small_disk: Option<SmallDisk>,
+    slow_disk: Option<SlowDisk>,
     clocks: Option<Clocks>,
 }
 
@@ -226,15 +228,17 @@ impl Prepared {
         let logs = directory.join("logs");
         std::fs::create_dir(&effects)?;
         std::fs::create_dir(&logs)?;
-        let mut prepared = Self { data: directory.join("postgres"), effects, logs, disk: None, clocks: None };
+        let data = directory.join("postgres");
+        let mut prepared = Self { data, effects, logs, small_disk: None, slow_disk: None, clocks: None };
         match scenario.needs {
             Needs::SmallDisk => {
-                let disk = Disk::mount(&directory.join("disk"))?;
+                let disk = SmallDisk::mount(&directory.join("disk"))?;
                 prepared.data = disk.0.join("postgres");
-                prepared.disk = Some(disk);
+                prepared.small_disk = Some(disk);
             }
             Needs::Clocks => prepared.clocks = Some(Clocks::build(directory)?),
-            Needs::Nothing | Needs::Durable | Needs::FewConnections => {}
+            Needs::SlowDisk => prepared.slow_disk = Some(SlowDisk::build(directory)?),
+            Needs::Nothing | Needs::FewConnections => {}
         }
         Ok(prepared)
     }
@@ -253,20 +257,20 @@ impl Prepared {
             orchestrations: services,
             workers: services,
             postgres,
-            durable: scenario.needs == Needs::Durable,
             settings: Vec::new(),
             data: self.data.clone(),
             effects: self.effects.clone(),
             logs: self.logs.clone(),
             clocks: self.clocks.clone(),
+            disk: self.slow_disk.clone(),
         }
     }
 }
 
 /// A small file system in memory.
-struct Disk(PathBuf);
+struct SmallDisk(PathBuf);
 
-impl Disk {
+impl SmallDisk {
     fn mount(at: &Path) -> Result<Self> {
         std::fs::create_dir(at)?;
         let mount =
@@ -280,7 +284,7 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }

@@ -30,8 +30,8 @@ pub struct Scenario {
 pub enum Needs {
     /// Nothing special.
     Nothing,
-    /// PostgreSQL waits for the disk.
-    Durable,
+    /// PostgreSQL waits for its disk, which can be slow.
+    SlowDisk,
     /// PostgreSQL's data on a small file system of its own.
     SmallDisk,
     /// PostgreSQL has few connections.
@@ -189,11 +189,16 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "slow_disk",
-        about: "commits wait long for the disk, and at times it hangs",
-        faults: &[(FreezePostgres, 500, 4000)],
+        about: "PostgreSQL's disk is slow at times, hangs at others, and PostgreSQL is killed in between",
+        faults: &[
+            (SlowDisk, 1000, 4000),
+            (SlowDisk, 1000, 4000),
+            (SlowDisk, 1000, 4000),
+            (FreezePostgres, 500, 4000),
+            (CrashPostgres, 0, 1000),
+        ],
         every_ms: Some((4000, 8000)),
-        throughout: &[(SlowDisk, None)],
-        needs: Needs::Durable,
+        needs: Needs::SlowDisk,
         ..NONE
     },
     Scenario {

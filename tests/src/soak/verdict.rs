@@ -1,6 +1,7 @@
 //! Whether something grows: the median of the last quarter of the samples against that of the second, when everything is warm.
 
 use super::{Report, Sample};
+use crate::median::median;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -44,17 +45,15 @@ pub fn judge(samples: &[Sample]) -> Vec<Judged> {
     let quarter = samples.len() / 4;
     let (second, last) = (&samples[quarter..2 * quarter], &samples[samples.len() - quarter..]);
     let judged = |(what, reading, factor, more): (&'static str, Reading, f64, f64)| {
-        let (second_quarter, last_quarter) = (median(second, reading), median(last, reading));
+        let (second_quarter, last_quarter) = (of(second, reading), of(last, reading));
         let bound = second_quarter * factor + more;
         Judged { what, second_quarter, last_quarter, bound, flat: last_quarter <= bound }
     };
     BOUNDS.into_iter().map(judged).collect()
 }
 
-fn median(samples: &[Sample], reading: Reading) -> f64 {
-    let mut readings: Vec<f64> = samples.iter().map(reading).collect();
-    readings.sort_by(f64::total_cmp);
-    readings[readings.len() / 2]
+fn of(samples: &[Sample], reading: Reading) -> f64 {
+    median(&mut samples.iter().map(reading).collect::<Vec<_>>())
 }
 
 /// The report for people.

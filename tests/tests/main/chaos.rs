@@ -10,6 +10,7 @@ use tasker_tests::{
         Options,
         checker::{Promise, Violations, facts::Facts, judge, sql},
         dice::Dice,
+        disk::SlowDisk,
         effects::Effects,
         graph::Graph,
         ledger::Ledger,
@@ -261,4 +262,42 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
     assert!(judged.verdict().await?.contains(&Promise::Accepted), "somebody asks in vain");
     assert!(judged.verdict().await?.contains(&Promise::OneTask), "what was rolled back is there");
     judged.system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_slow_disk_a_commit_takes_as_long_as_the_disk_does_and_no_longer_when_it_is_well() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir()?;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+    let disk = match SlowDisk::build(directory.path()) {
+        Ok(disk) => disk,
+        Err(why) => {
+            eprintln!("skipped: {why:#}");
+            return Ok(());
+        }
+    };
+    let root = directory.path().join("postgres");
+    let options = tasker_postgres::Options { environment: disk.variables(), ..tasker_postgres::Options::new(root) };
+    let cluster = tokio::task::spawn_blocking(move || tasker_postgres::Cluster::start(&options)).await??;
+    let mut connection = tasker_tests::chaos::machines::connect(&cluster.tcp_url("postgres")).await?;
+    connection.execute("create table written (at timestamptz)").await?;
+    // the quickest of some, so that what else the machine does is not counted
+    let mut commit = async || {
+        let mut quickest = Duration::MAX;
+        for _ in 0..5 {
+            let began = std::time::Instant::now();
+            connection.execute("insert into written values (now())").await?;
+            quickest = quickest.min(began.elapsed());
+        }
+        anyhow::Ok(quickest)
+    };
+    let (sync, write) = (Duration::from_millis(300), Duration::from_millis(50));
+    assert!(commit().await? < sync);
+    disk.set(sync, write)?;
+    assert!(commit().await? >= sync + write);
+    disk.set(Duration::ZERO, Duration::ZERO)?;
+    assert!(commit().await? < sync);
+    drop(connection);
+    tokio::task::spawn_blocking(move || drop(cluster)).await?;
+    Ok(())
 }

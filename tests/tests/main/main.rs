@@ -26,6 +26,7 @@ mod leases;
 mod line;
 mod meetings;
 mod metrics_page;
+mod migrations;
 mod model;
 mod observability;
 mod observability_prometheus;

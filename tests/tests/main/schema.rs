@@ -65,6 +65,16 @@ async fn a_schema_of_another_version_is_refused_with_what_to_do_unless_it_says_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_of_a_build_that_was_never_released_is_refused_with_what_to_do() -> Result<()> {
+    let (database, pool) = made().await?;
+    sqlx::query("update tasker._sqlx_migrations set checksum = 'x' where version = 5").execute(&pool).await?;
+    let refused = schema::migrate(&pool).await.expect_err("another migration 5").to_string();
+    assert!(refused.starts_with("migration 5 of this database is another one than this program's"), "{refused}");
+    assert!(refused.contains("another --data-dir"), "{refused}");
+    close(database, pool).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_that_migrate_at_once_take_turns() -> Result<()> {
     let (database, pool) = empty().await?;
     let other = PgPool::connect(&database.url).await?;
