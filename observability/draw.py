@@ -107,6 +107,8 @@ def draw_over_time(axes, panel, results, defaults):
 def draw_now(axes, panel, results, defaults):
     axes.axis("off")
     rows = [(target, series["metric"], float(series["value"][1])) for target, result in results for series in result]
+    if defaults.get("decimals") == 0:
+        rows = [(target, labels, float(round(value))) for target, labels, value in rows]
     unit = defaults["unit"]
     if panel["type"] == "piechart" and rows:
         labels = [f"{legend(target, labels)}: {text(value, unit)}" for target, labels, value in rows]

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// When each process was last heard of, in milliseconds since 1970.
-const LAST_HEARD: &str = "1000 * max by (job, host_name, process_pid, service_version, instance) \
+const LAST_HEARD: &str = "1000 * max by (host_name, process_pid, process_executable_name, service_version, job, instance) \
     (max_over_time(timestamp(target_info)[$__range:30s]))";
 
 pub(crate) fn dashboard() -> Dashboard {
@@ -27,11 +27,13 @@ fn glance() -> Vec<Panel> {
         stat("Overall Task Success Rate", "Which part of the tasks that end have completed.")
             .show(share(rate("tasks_completions"), ended))
             .percent()
-            .good_above(0.90, 0.95),
+            .good_above(0.90, 0.95)
+            .or("none ended lately"),
         stat("Step Failure Rate", "Which part of the executions fail; a failure that is tried again counts.")
             .show(share(rate("steps_failures"), rate("steps_executions")))
             .percent()
-            .bad_above(0.05, 0.10),
+            .bad_above(0.05, 0.10)
+            .or("none ran lately"),
         stat("Dead Letters", "Parked messages that nobody has dealt with.").show(sum("dlq_size")).bad_above(1.0, 10.0),
         stat("Oldest Message", "How long the oldest message has waited that could be read now.")
             .show(max("queue_age_seconds"))
@@ -88,7 +90,7 @@ fn http() -> Vec<Panel> {
 fn services() -> Vec<Panel> {
     vec![
         timeline("Dependencies", "What the services cannot work without, as each of them sees it.")
-            .show(max("health_dependency_up").by(["instance", "dependency"]))
+            .show(max("health_dependency_up").by(["dependency"]).of_each_process())
             .words(&[(0, "down", RED), (1, "up", GREEN)]),
         lines(
             "Running Processes",
@@ -98,10 +100,14 @@ fn services() -> Vec<Panel> {
             .show(raw("count by (job) (target_info)", &["job"], "short")),
         table(
             "Processes",
-            "Every process that reported in the time shown: its machine, its number there, and when it was last heard of. A worker \
+            "Every process that reported in the time shown: its machine, its number there, its program, and when it was last heard of. A worker \
             is called after host and number, unless it was given a name.",
         )
-        .show(raw(LAST_HEARD, &["job", "host_name", "process_pid", "service_version", "instance"], "dateTimeFromNow"))
+        .show(raw(
+            LAST_HEARD,
+            &["host_name", "process_pid", "process_executable_name", "service_version", "job", "instance"],
+            "dateTimeFromNow",
+        ))
         .number("last heard of"),
         lines("Health Checks", "Checks by what they found.").show(rate("health_checks").by(["component", "status"])),
         lines("Health Check Latency (P95)", "A slow check of the database tells of a slow database.")
@@ -110,9 +116,9 @@ fn services() -> Vec<Panel> {
             "Runtime",
             "Tasks of the asynchronous runtime. Queued ones wait for a thread: if they stay, something blocks.",
         )
-        .show_as("alive", sum("runtime_tasks_alive").by(["instance"]))
-        .show_as("queued", sum("runtime_tasks_queued").by(["instance"]))
-        .show_as("threads", sum("runtime_threads").by(["instance"])),
+        .show_as("alive", sum("runtime_tasks_alive").of_each_process())
+        .show_as("queued", sum("runtime_tasks_queued").of_each_process())
+        .show_as("threads", sum("runtime_threads").of_each_process()),
         lines("Loop Turns", "Turns of the loops in which all work is done. `error` turns are logged.")
             .show(rate("runtime_loop_runs").by(["loop", "outcome"])),
         lines("Loop Turns in Progress", "A loop that stays at one and has no turns is stuck.")
@@ -137,7 +143,7 @@ fn telemetry() -> Vec<Panel> {
             .show(increase("telemetry_overflow"))
             .bad_above(1.0, 10_000.0),
         lines("Series", "Series that a process holds for export. Bounded by the configuration.")
-            .show(max("telemetry_series").by(["instance"]))
+            .show(max("telemetry_series").of_each_process())
             .width(12),
         lines("Export Failures by Signal", "A failed export is sent again; metrics lose nothing.")
             .show(rate("telemetry_export_failures").by(["signal"])),

@@ -120,15 +120,13 @@ impl Panel {
     /// Shows a query; its series are called after their labels.
     pub(crate) fn show(self, query: impl Into<Query>) -> Self {
         let query = query.into();
-        let legend: Vec<String> = query.by.iter().map(|label| format!("{{{{{}}}}}", in_prometheus(label))).collect();
-        self.named(legend.join(" "), query)
+        self.named(legend(&query.by), query)
     }
 
     /// Shows a query whose series are called `name`, followed by their labels.
     pub(crate) fn show_as(self, name: &str, query: impl Into<Query>) -> Self {
         let query = query.into();
-        let labels = query.by.iter().map(|label| format!(" {{{{{}}}}}", in_prometheus(label)));
-        self.named(format!("{name}{}", labels.collect::<String>()), query)
+        self.named(format!("{name} {}", legend(&query.by)).trim_end().to_owned(), query)
     }
 
     fn named(mut self, legend: String, query: Query) -> Self {
@@ -386,6 +384,12 @@ impl Panel {
             }
         }
     }
+}
+
+/// What a series is called after its labels: a process as a worker is, a change by both of its ends.
+fn legend(by: &[&str]) -> String {
+    let labels: Vec<String> = by.iter().map(|label| format!("{{{{{}}}}}", in_prometheus(label))).collect();
+    labels.join(" ").replace("{{host_name}} {{", "{{host_name}}-{{").replace("{{from}} {{to}}", "{{from}} → {{to}}")
 }
 
 /// Leaves the columns of the labels and the number.

@@ -8,8 +8,10 @@ use tasker_shared::metrics::{CATALOG, Kind, Spec, spec::CORRELATION_ID};
 /// What tells that a task is known.
 const REQUESTED: &str = "tasker_tasks_requests_total";
 
-/// Labels that Prometheus adds to every series: the service and the process.
-const TARGET: [&str; 2] = ["job", "instance"];
+/// Labels of `target_info` that name a process so that a person finds it.
+const PROCESS: [&str; 2] = ["host_name", "process_pid"];
+/// Brings them to the series of the process.
+const OF_PROCESS: &str = "* on (job, instance) group_left (host_name, process_pid) target_info";
 
 /// A query with what is known about its values.
 #[derive(Debug, Clone)]
@@ -34,6 +36,7 @@ pub(crate) struct Of {
     view: View,
     by: Vec<&'static str>,
     only: Vec<String>,
+    of_processes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,7 +107,7 @@ fn of(field: &str, view: View, kinds: &[Kind]) -> Of {
     let spec = CATALOG.iter().find(|spec| spec.field == field);
     let spec = spec.unwrap_or_else(|| panic!("no metric of the catalogue has the field `{field}`"));
     assert!(kinds.contains(&spec.kind), "{field} is a {}", spec.kind.as_str());
-    Of { spec, view, by: Vec::new(), only: Vec::new() }
+    Of { spec, view, by: Vec::new(), only: Vec::new(), of_processes: false }
 }
 
 impl Of {
@@ -112,6 +115,19 @@ impl Of {
     pub(crate) fn by<const N: usize>(mut self, labels: [&'static str; N]) -> Self {
         labels.iter().for_each(|label| self.knows(label));
         self.by = labels.to_vec();
+        self
+    }
+
+    /// One series for each process, which is called after its host and its number there.
+    pub(crate) fn of_each_process(mut self) -> Self {
+        assert!(
+            matches!(self.view, View::Sum | View::Max | View::Rate),
+            "{}: no {:?} of a process",
+            self.spec.name,
+            self.view
+        );
+        self.of_processes = true;
+        self.by = PROCESS.into_iter().chain(self.by).collect();
         self
     }
 
@@ -123,8 +139,7 @@ impl Of {
     }
 
     fn knows(&self, label: &str) {
-        let known = self.spec.labels.contains(&label) || TARGET.contains(&label);
-        assert!(known, "{} has no label `{label}`", self.spec.name);
+        assert!(self.spec.labels.contains(&label), "{} has no label `{label}`", self.spec.name);
     }
 
     /// The series of the metric that the dashboard's variables choose.
@@ -144,7 +159,10 @@ impl Of {
     fn text(&self) -> String {
         let (by, all) = (self.grouping(&[]), |suffix| self.series(suffix));
         let last = |suffix| format!("sum{by}(last_over_time({}[$__range]))", self.series(suffix));
-        let per_second = |suffix| format!("sum{by}(rate({}[$__rate_interval]))", self.series(suffix));
+        let per_second = |suffix| {
+            let rate = format!("rate({}[$__rate_interval])", self.series(suffix));
+            format!("sum{by}({})", self.named(rate))
+        };
         match self.view {
             View::Rate if self.spec.kind == Kind::Histogram => per_second("_count"),
             View::Rate => per_second(""),
@@ -154,8 +172,8 @@ impl Of {
                 let by = self.grouping(&["le"]);
                 format!("histogram_quantile({share}, sum{by}(rate({}[$__rate_interval])))", all("_bucket"))
             }
-            View::Sum => format!("sum{by}({})", all("")),
-            View::Max => format!("max{by}({})", all("")),
+            View::Sum => format!("sum{by}({})", self.named(all(""))),
+            View::Max => format!("max{by}({})", self.named(all(""))),
             // a task that is known and has none of it has zero
             View::TaskTotal if self.by.is_empty() => {
                 let known = format!("last_over_time({REQUESTED}{{{CORRELATION_ID}=\"$correlation_id\"}}[$__range])");
@@ -168,6 +186,11 @@ impl Of {
             }
             View::TaskMean => format!("{} / ({} > 0)", last("_sum"), last("_count")),
         }
+    }
+
+    /// With the labels that name the process, if they are asked for.
+    fn named(&self, series: String) -> String {
+        if self.of_processes { format!("{series} {OF_PROCESS}") } else { series }
     }
 
     /// What each series was in the whole time that the dashboard shows, to choose the largest.
@@ -322,6 +345,14 @@ mod tests {
         let query = top_ten(max("db_dead_tuples").by(["table"]));
         let expected = "max by (table) (tasker_db_dead_tuples) and on (table) \
                         topk(10, max by (table) (max_over_time(tasker_db_dead_tuples[$__range] @ end())))";
+        assert_eq!(query.text, expected);
+    }
+
+    #[test]
+    fn what_each_process_has_is_called_after_its_machine() {
+        let query = Query::from(max("health_dependency_up").by(["dependency"]).of_each_process());
+        let expected = "max by (host_name, process_pid, dependency) (tasker_health_dependency_up \
+                        * on (job, instance) group_left (host_name, process_pid) target_info)";
         assert_eq!(query.text, expected);
     }
 

@@ -26,10 +26,10 @@ fn breakers() -> Vec<Panel> {
             "Circuit Breaker State Timeline",
             "Between the HTTP API and the database. Open: requests are refused at once.",
         )
-        .show_as("API", max("api_circuit_breaker_state").by(["instance"]))
+        .show_as("API", max("api_circuit_breaker_state").of_each_process())
         .words(&STATES),
         timeline("Circuit Breakers by Component", "While one is open, what it watches is left alone; nothing is lost.")
-            .show(max("tasker_circuit_breaker_state").by(["component", "instance"]))
+            .show(max("tasker_circuit_breaker_state").by(["component"]).of_each_process())
             .words(&STATES),
         lines("Requests Rejected", "By the open breaker, and for want of a place to serve them.")
             .show_as("breaker open", rate("api_requests_rejected").by(["endpoint"]))
@@ -45,7 +45,7 @@ fn breakers() -> Vec<Panel> {
             "Claims Held Back",
             "Times that a worker stopped claiming: its outcomes pile up, or it has too much in memory.",
         )
-        .show(rate("worker_claims_held_back").by(["reason", "instance"])),
+        .show(rate("worker_claims_held_back").by(["reason"]).of_each_process()),
     ]
 }
 
@@ -96,7 +96,7 @@ fn repeated() -> Vec<Panel> {
         )
         .show(rate("queue_visibility_timeouts").by(["queue"])),
         lines("Lost Heartbeats", "Heartbeats that could not be stored. A worker without them loses its leases.")
-            .show(rate("worker_heartbeat_failures").by(["instance"])),
+            .show(rate("worker_heartbeat_failures").of_each_process()),
         lines("Transactions Run Again", "PostgreSQL asked for it: two transactions were in each other's way.")
             .show(rate("db_transactions").only("outcome", "retried").by(["transaction"]))
             .or("none so far"),

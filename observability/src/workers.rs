@@ -38,7 +38,7 @@ fn workers() -> Vec<Panel> {
             "A worker that runs nothing while steps wait is stuck or serves other namespaces. One that died stays for five \
             minutes where metrics are sent.",
         )
-        .show(sum("steps_active_executions").by(["instance"])),
+        .show(sum("steps_active_executions").of_each_process()),
     ]
 }
 
@@ -49,7 +49,8 @@ fn execution() -> Vec<Panel> {
         gauge("Step Success Rate", "Which part of the executions end well.")
             .show(share(rate("steps_successes"), rate("steps_executions")))
             .percent()
-            .good_above(0.9, 0.95),
+            .good_above(0.9, 0.95)
+            .or("none ran lately"),
         lines(
             "Step Execution Latency Percentiles",
             "Time inside the handlers. Dots are executions; click one for its trace.",

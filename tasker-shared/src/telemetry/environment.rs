@@ -232,9 +232,15 @@ fn resource(settings: &Settings, service: &str, version: &str, environment: &Env
             KeyValue::new("telemetry.sdk.name", "opentelemetry"),
         ])
         .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
+        .with_attributes(program().map(|name| KeyValue::new("process.executable.name", name)))
         .with_attributes(given.into_iter().map(|(key, value)| KeyValue::new(key, value)))
         .with_service_name(name.unwrap_or_else(|| service.to_owned()))
         .build()
+}
+
+/// The file name of this program.
+fn program() -> Option<String> {
+    Some(std::env::current_exe().ok()?.file_name()?.to_string_lossy().into_owned())
 }
 
 /// `key=value` pairs, separated by commas, the values percent-encoded.
@@ -394,7 +400,7 @@ mod tests {
             plan.resource.get(&Key::new(name)).map(|value| value.to_string()).unwrap_or_default()
         };
         assert_eq!(attribute("process.pid", &[]), std::process::id().to_string());
-        assert!(!attribute("host.name", &[]).is_empty());
+        assert!(!attribute("host.name", &[]).is_empty() && !attribute("process.executable.name", &[]).is_empty());
         let given = ("OTEL_RESOURCE_ATTRIBUTES", "host.name=node-7,service.instance.id=pod-3");
         assert_eq!(attribute("host.name", &[given]), "node-7");
         assert_eq!(attribute("service.instance.id", &[given]), "pod-3");

@@ -41,7 +41,7 @@ pub(super) async fn metrics(
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
         // A stop in the middle of a request ends the request; the batch is sent again below.
         stop.run_until_cancelled(export_metrics(&recorder, &mut exporter, &mut pending)).await;
-        exporter.watch.look();
+        exporter.watch.look(false);
     }
     export_metrics(&recorder, &mut exporter, &mut pending).await;
 }
@@ -141,10 +141,10 @@ async fn drain<T>(
         if outbox.take_dropped() > 0 {
             watch.failed("more is recorded than can be sent; some is dropped");
         }
-        watch.look();
         if pending.is_none() {
             let items = outbox.take(most);
             if items.is_empty() {
+                watch.look(true);
                 return;
             }
             *pending = Some(Pending { items, since: Instant::now() });
@@ -152,6 +152,7 @@ async fn drain<T>(
         if let Some(Pending { items, since }) = pending {
             let sent = sink.send(items).await;
             watched(watch, &sent);
+            watch.look(false);
             if matches!(sent, Err(Failure::Unavailable(_))) && since.elapsed() < OLDEST_BATCH {
                 return;
             }

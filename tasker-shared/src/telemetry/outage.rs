@@ -1,7 +1,7 @@
 //! Whether collectors take what they are sent. An outage is told once, and its end.
 //!
-//! It begins with the first signal that fails, and is over when none fails any more. Signals that go to the same collector
-//! share its outages.
+//! It begins with the first signal that fails, and is over when something arrives and no signal fails any more. Signals that go
+//! to the same collector share its outages.
 
 use super::environment::Target;
 use crate::{
@@ -23,6 +23,7 @@ struct Outage {
     since: Instant,
     failing: BTreeSet<Signal>,
     failed: BTreeSet<Signal>,
+    works: BTreeSet<Signal>,
 }
 
 /// What was lost, and for how long.
@@ -41,18 +42,23 @@ impl Outages {
             since: Instant::now(),
             failing: BTreeSet::new(),
             failed: BTreeSet::new(),
+            works: BTreeSet::new(),
         });
         outage.failing.insert(signal);
         outage.failed.insert(signal);
+        outage.works.remove(&signal);
         begins
     }
 
-    /// Answers where an outage is over with this success.
-    fn worked(&self, collector: &str, signal: Signal) -> Option<Over> {
+    /// A signal fails no longer: it `arrives`, or has nothing to send. Answers where an outage is over with this.
+    fn fails_no_longer(&self, collector: &str, signal: Signal, arrives: bool) -> Option<Over> {
         let mut outages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let outage = outages.get_mut(collector)?;
         outage.failing.remove(&signal);
-        if !outage.failing.is_empty() {
+        if arrives {
+            outage.works.insert(signal);
+        }
+        if !outage.failing.is_empty() || outage.works.is_empty() {
             return None;
         }
         let Outage { since, failed, .. } = outages.remove(collector)?;
@@ -98,14 +104,17 @@ impl Watch {
         }
     }
 
-    /// Looks whether the way is open again.
-    pub(super) fn look(&mut self) {
-        if !self.arrived_since || self.failed_at.is_none_or(|at| at.elapsed() < self.quiet) {
+    /// Looks whether the way is open again, or nothing waits for it any more.
+    pub(super) fn look(&mut self, nothing_waits: bool) {
+        let arrives = self.arrived_since;
+        if !(arrives || nothing_waits) || self.failed_at.is_none_or(|at| at.elapsed() < self.quiet) {
             return;
         }
-        self.failed_at = None;
+        if arrives {
+            self.failed_at = None;
+        }
         let endpoint = &self.collector;
-        if let Some(Over { signals, after }) = self.outages.worked(endpoint, self.signal) {
+        if let Some(Over { signals, after }) = self.outages.fails_no_longer(endpoint, self.signal, arrives) {
             tracing::info!(endpoint, signals, after_s = after.as_secs_f64(), "the telemetry export works again");
         }
     }
@@ -141,20 +150,34 @@ mod tests {
     #[test]
     fn an_outage_begins_with_the_first_signal_that_fails_and_ends_with_the_last() {
         let outages = Outages::default();
-        assert!(outages.worked(HERE, Metrics).is_none(), "nothing was wrong");
+        let works = |signal| outages.fails_no_longer(HERE, signal, true);
+        assert!(works(Metrics).is_none(), "nothing was wrong");
         assert!(outages.failed(HERE, Traces));
         assert!(!outages.failed(HERE, Metrics) && !outages.failed(HERE, Traces));
-        assert!(outages.worked(HERE, Logs).is_none() && outages.worked(HERE, Traces).is_none());
-        let over = outages.worked(HERE, Metrics);
-        assert_eq!(over.map(|over| over.signals).as_deref(), Some("metrics, traces"));
+        assert!(works(Logs).is_none() && works(Traces).is_none());
+        assert_eq!(works(Metrics).map(|over| over.signals).as_deref(), Some("metrics, traces"));
         assert!(outages.failed(HERE, Logs), "the next outage is another one");
+    }
+
+    #[test]
+    fn a_signal_that_has_nothing_to_send_neither_keeps_an_outage_nor_ends_it() {
+        let outages = Outages::default();
+        let works = |signal| outages.fails_no_longer(HERE, signal, true).is_some();
+        let silent = |signal| outages.fails_no_longer(HERE, signal, false).is_some();
+        assert!(outages.failed(HERE, Logs) && !outages.failed(HERE, Metrics));
+        assert!(!silent(Logs) && works(Metrics));
+        assert!(outages.failed(HERE, Logs) && !outages.failed(HERE, Metrics));
+        assert!(!works(Metrics) && silent(Logs));
+        assert!(outages.failed(HERE, Logs));
+        assert!(!silent(Logs) && !outages.failed(HERE, Logs), "it is the same outage");
+        assert!(works(Logs));
     }
 
     #[test]
     fn each_collector_has_outages_of_its_own() {
         let outages = Outages::default();
         assert!(outages.failed(HERE, Metrics) && outages.failed("http://there:4317", Traces));
-        assert!(outages.worked(HERE, Metrics).is_some());
+        assert!(outages.fails_no_longer(HERE, Metrics, true).is_some());
     }
 
     #[tokio::test]
