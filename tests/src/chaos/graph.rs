@@ -1,7 +1,7 @@
 //! The workflows of a run: random graphs of several shapes, what their handlers do, and how each must end.
 
 use super::dice::Dice;
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 use tasker_shared::step::StepState;
 
 /// How often a step may fail.
@@ -35,6 +35,16 @@ pub enum Fate {
     Missing,
 }
 
+impl Fate {
+    fn failures_before_success(self) -> usize {
+        match self {
+            Self::Fails(times) => times,
+            Self::Panics => 1,
+            Self::Succeeds | Self::Refuses | Self::Hangs | Self::Missing => 0,
+        }
+    }
+}
+
 /// One step.
 #[derive(Debug, Clone)]
 pub struct StepPlan {
@@ -48,6 +58,20 @@ pub struct StepPlan {
     pub works_ms: usize,
 }
 
+/// So many steps of workflows with [`Limits::scarce`] run at once in a namespace.
+pub const SCARCE: usize = 5;
+
+/// Limits of a workflow.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// The longest time of a task from its acceptance to its end.
+    pub duration: Option<Duration>,
+    /// The most retries of all its steps together. Only where one step comes after the other: else nobody knows whose are the last.
+    pub retries: Option<usize>,
+    /// Whether its steps share [`SCARCE`] permits with all such workflows of the namespace.
+    pub scarce: bool,
+}
+
 /// One workflow.
 #[derive(Debug, Clone)]
 pub struct Graph {
@@ -57,6 +81,8 @@ pub struct Graph {
     pub namespace: &'static str,
     /// The steps; their names are `s0`, `s1`, ….
     pub steps: Vec<StepPlan>,
+    /// Its limits.
+    pub limits: Limits,
 }
 
 /// The namespaces of a run; the second has a name that PGMQ does not take.
@@ -76,19 +102,40 @@ impl Graph {
         if steps.len() > 16 {
             steps.iter_mut().for_each(StepPlan::lighten);
         }
-        Self { name: format!("{shape}_{number}"), namespace: NAMESPACES[usize::from(number % 4 == 3)], steps }
+        let (name, namespace) = (format!("{shape}_{number}"), NAMESPACES[usize::from(number % 4 == 3)]);
+        Self { name, namespace, steps, limits: Limits::default() }
+    }
+
+    /// Gives it random limits.
+    pub fn limit(&mut self, dice: &mut Dice) {
+        let in_line =
+            self.steps.iter().enumerate().all(|(place, step)| step.parents.iter().copied().eq(place.checked_sub(1)));
+        self.limits = Limits {
+            duration: dice.percent(20).then(|| dice.pause(1500, 6000)),
+            retries: (in_line && dice.percent(50)).then(|| dice.below(3)),
+            scarce: dice.percent(35),
+        };
     }
 
     /// Its template. Programs write what they did into a file of `effects`, calls go to `outside`.
     pub fn template(&self, effects: &str, outside: &str) -> String {
         let mut source = format!("name: {}\nnamespace_name: {}\nversion: 1.0.0\nsteps:\n", self.name, self.namespace);
+        let Limits { duration, retries, scarce } = self.limits;
+        let duration = duration.map(|most| format!("max_duration_seconds: {}", most.as_secs_f64()));
+        let retries = retries.map(|most| format!("max_retries: {most}"));
+        let lifecycle: Vec<String> = duration.into_iter().chain(retries).collect();
+        if !lifecycle.is_empty() {
+            source = source.replace("steps:", &format!("lifecycle: {{{}}}\nsteps:", lifecycle.join(", ")));
+        }
+        let concurrency =
+            if scarce { format!("concurrency: {{limit: {SCARCE}, key: scarce}}, ") } else { String::new() };
         for (place, step) in self.steps.iter().enumerate() {
             let parents: Vec<String> = step.parents.iter().map(|p| format!("s{p}")).collect();
             let timeout = if step.fate == Fate::Hangs { 0.3 } else { 120.0 };
             let backoff = if step.works_ms % 3 == 0 { "exponential" } else { "constant" };
             let _ = writeln!(
                 source,
-                "  - {{name: s{place}, dependencies: [{}], timeout_seconds: {timeout}, retry: {{max_attempts: \
+                "  - {{name: s{place}, dependencies: [{}], {concurrency}timeout_seconds: {timeout}, retry: {{max_attempts: \
                  {MAX_ATTEMPTS}, backoff: {backoff}, backoff_base_ms: 200}}, handler: {}}}",
                 parents.join(", "),
                 step.handler(effects, outside)
@@ -100,13 +147,17 @@ impl Graph {
     /// How each step ends when no operator acts on the task.
     pub fn model(&self) -> Vec<StepState> {
         let mut ends: Vec<StepState> = Vec::new();
+        let mut retries = self.limits.retries.unwrap_or(usize::MAX);
         for step in &self.steps {
             let ready = step.parents.iter().all(|parent| ends[*parent] == StepState::Complete);
+            let failures = step.fate.failures_before_success();
             ends.push(match step.fate {
                 _ if !ready => StepState::Pending,
-                Fate::Succeeds | Fate::Panics => StepState::Complete,
-                Fate::Fails(times) if times < MAX_ATTEMPTS => StepState::Complete,
-                Fate::Fails(_) | Fate::Refuses | Fate::Hangs | Fate::Missing => StepState::Error,
+                Fate::Succeeds | Fate::Panics | Fate::Fails(_) if failures < MAX_ATTEMPTS && failures <= retries => {
+                    retries -= failures;
+                    StepState::Complete
+                }
+                _ => StepState::Error,
             });
         }
         ends
@@ -224,7 +275,7 @@ fn step(dice: &mut Dice, parents: Vec<usize>) -> StepPlan {
 
 #[cfg(test)]
 mod tests {
-    use super::{Graph, SHAPES};
+    use super::{Fate, Graph, Limits, SHAPES};
     use crate::chaos::dice::Dice;
     use tasker_shared::{step::StepState, template};
 
@@ -232,7 +283,8 @@ mod tests {
     fn every_random_workflow_is_a_template_that_is_accepted() {
         let mut dice = Dice::new(3, "graphs");
         for number in 0..SHAPES.len() * 20 {
-            let graph = Graph::random(&mut dice, number);
+            let mut graph = Graph::random(&mut dice, number);
+            graph.limit(&mut dice);
             let source = graph.template("/tmp/effects", "http://127.0.0.1:1");
             let read = template::parse(&source, None);
             assert!(read.is_ok(), "{source}\n{read:?}");
@@ -254,5 +306,24 @@ mod tests {
             }
         }
         assert!(pending > 10, "the graphs show too little: {pending}");
+    }
+
+    #[test]
+    fn retries_are_used_up_from_the_first_step_to_the_last_in_the_model() {
+        let mut dice = Dice::new(3, "graphs");
+        let mut chain =
+            std::iter::repeat_with(|| Graph::random(&mut dice, 1)).find(|g| g.steps.len() == 4).expect("a chain");
+        for (step, fate) in chain.steps.iter_mut().zip([Fate::Fails(2), Fate::Panics, Fate::Succeeds, Fate::Succeeds]) {
+            step.fate = fate;
+        }
+        for (retries, done) in [(None, 4), (Some(3), 4), (Some(2), 1), (Some(1), 0)] {
+            chain.limits = Limits { retries, ..Limits::default() };
+            let ends = chain.model();
+            assert_eq!(ends.iter().filter(|end| **end == StepState::Complete).count(), done, "{retries:?}");
+            assert!(
+                done == 4
+                    || ends[done] == StepState::Error && ends[done + 1..].iter().all(|end| *end == StepState::Pending)
+            );
+        }
     }
 }

@@ -26,6 +26,8 @@ pub struct Entries {
 pub struct Submitted {
     /// The place of its workflow.
     pub graph: usize,
+    /// How urgent it is.
+    pub priority: i16,
     /// Every id that it was acknowledged with.
     pub acknowledged: Vec<TaskId>,
     /// Its transaction was rolled back: there must be no task.
@@ -51,10 +53,10 @@ pub struct Action {
 
 impl Ledger {
     /// A submission was tried.
-    pub fn tried(&self, number: usize, graph: usize) {
+    pub fn tried(&self, number: usize, graph: usize, priority: i16) {
         let mut entries = self.locked();
         let entry = entries.submissions.entry(number).or_default();
-        entry.graph = graph;
+        (entry.graph, entry.priority) = (graph, priority);
         entry.tries += 1;
     }
 

@@ -5,14 +5,15 @@ use super::{
     ledger::{Action, Ledger},
     machines::{Kind, Machines, connect},
     plan::{Operation, Plan, Submission, Way},
+    worker::HANDLER,
 };
 use anyhow::{Context, Result, bail};
 use sqlx::{Connection as _, types::Uuid};
 use std::{sync::Arc, time::Duration};
 use tasker_client::{Client, Error};
 use tasker_shared::{
-    api::{self, ApplyTemplate, ResolveStep, SubmitTask},
-    id::TaskId,
+    api::{self, ApplyTemplate, DeadLetterFilter, ResolveStep, SetLimit, SubmitTask, WhichLimit},
+    id::{DeadLetterId, TaskId},
 };
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
@@ -55,7 +56,7 @@ pub async fn run(machines: Arc<Machines>, plan: Arc<Plan>, ledger: Arc<Ledger>, 
             caller.submit(&submission).await;
             for (place, (pause, operation)) in submission.operations.iter().enumerate() {
                 tokio::time::sleep(*pause).await;
-                caller.operate(place, *operation).await;
+                caller.operate(place, *operation, &submission).await;
             }
         });
     }
@@ -76,7 +77,7 @@ impl Caller {
         let mut dice = Dice::new(self.plan.seed, &format!("caller {}", self.number));
         let mut pause = PAUSE_MS.0;
         while Instant::now() < self.deadline {
-            self.ledger.tried(self.number, submission.graph);
+            self.ledger.tried(self.number, submission.graph, submission.priority);
             let done = match submission.way {
                 Way::Http => self.by_http(submission, &mut dice).await,
                 Way::HttpTwice => {
@@ -113,6 +114,7 @@ impl Caller {
             input: serde_json::json!({ "number": self.number }),
             idempotency_key: Some(self.key()),
             run_at,
+            priority: submission.priority,
             ..SubmitTask::default()
         };
         match client.submit(&task).await {
@@ -143,13 +145,14 @@ impl Caller {
             let mut transaction = connection.begin().await?;
             let (task,): (Uuid,) = sqlx::query_as(
                 "select tasker.submit($1, $2, $3, idempotency_key => $4, \
-                 run_at => clock_timestamp() + make_interval(secs => $5))",
+                 run_at => clock_timestamp() + make_interval(secs => $5), priority => $6)",
             )
             .bind(graph.namespace)
             .bind(&graph.name)
             .bind(serde_json::json!({ "number": self.number }))
             .bind(self.key())
             .bind(submission.delayed.map(|delay| delay.as_secs_f64()))
+            .bind(i32::from(submission.priority))
             .fetch_one(&mut *transaction)
             .await?;
             sqlx::query("insert into chaos.orders values ($1, $2) on conflict do nothing")
@@ -173,7 +176,7 @@ impl Caller {
         format!("number {}", self.number)
     }
 
-    async fn operate(&self, place: usize, operation: Operation) {
+    async fn operate(&self, place: usize, operation: Operation, submission: &Submission) {
         let Some(task) = self.ledger.task(self.number) else { return };
         let operator = format!("{}-{place}", self.number);
         let mut dice = Dice::new(self.plan.seed, &operator);
@@ -181,31 +184,67 @@ impl Caller {
         let action = api::Action { reason: Some("the plan says so".to_owned()), by: Some(operator.clone()) };
         let name = |step: usize| format!("s{step}");
         let (verb, done) = match operation {
-            Operation::Cancel => ("cancel", client.cancel(task, &action).await),
-            Operation::Pause => ("pause", client.pause(task, &action).await),
-            Operation::Resume => ("resume", client.resume(task, &action).await),
-            Operation::Retry => ("retry", client.retry(task, &action).await),
-            Operation::Resolve => ("resolve", client.resolve(task, &action).await),
-            Operation::ParkStep(step) => ("park_step", client.park_step(task, &name(step), &action).await),
-            Operation::CancelStep(step) => ("cancel_step", client.cancel_step(task, &name(step), &action).await),
+            Operation::Limit(_) | Operation::Unlimit => return self.limit(&client, operation, submission).await,
+            Operation::Redrive(step) => {
+                let Some(letter) = open_letter(&client, task, &name(step)).await else { return };
+                ("redrive", client.redrive(letter, &action).await.map(drop))
+            }
+            Operation::Cancel => ("cancel", client.cancel(task, &action).await.map(drop)),
+            Operation::Pause => ("pause", client.pause(task, &action).await.map(drop)),
+            Operation::Resume => ("resume", client.resume(task, &action).await.map(drop)),
+            Operation::Retry => ("retry", client.retry(task, &action).await.map(drop)),
+            Operation::Resolve => ("resolve", client.resolve(task, &action).await.map(drop)),
+            Operation::ParkStep(step) => ("park_step", client.park_step(task, &name(step), &action).await.map(drop)),
+            Operation::CancelStep(step) => {
+                ("cancel_step", client.cancel_step(task, &name(step), &action).await.map(drop))
+            }
             Operation::ResolveStep(step) => {
                 let resolution = ResolveStep {
                     result: serde_json::json!({ "attempt": 0 }),
                     reason: action.reason.clone(),
                     by: action.by.clone(),
                 };
-                ("resolve_step", client.resolve_step(task, &name(step), &resolution).await)
+                ("resolve_step", client.resolve_step(task, &name(step), &resolution).await.map(drop))
             }
         };
         let refused = matches!(&done, Err(Error::Refused(problem)) if problem.status < 500);
         let step = match operation {
-            Operation::ParkStep(step) | Operation::CancelStep(step) | Operation::ResolveStep(step) => Some(step),
+            Operation::ParkStep(step)
+            | Operation::CancelStep(step)
+            | Operation::ResolveStep(step)
+            | Operation::Redrive(step) => Some(step),
             _ => None,
         };
         if !refused {
             self.ledger.acted(operator, Action { task, step, verb, acknowledged: done.is_ok() });
         }
     }
+
+    /// Whether it arrives does not matter: whatever the limit, everything comes to its end.
+    async fn limit(&self, client: &Client, operation: Operation, submission: &Submission) {
+        let Some(graph) = self.plan.graphs.get(submission.graph) else { return };
+        let handler = Some(HANDLER.to_owned());
+        let _ = match operation {
+            Operation::Limit(max) => {
+                let limit = SetLimit { max, handler, reason: None, by: Some("the plan".to_owned()) };
+                client.set_limit(graph.namespace, &limit).await.map(drop)
+            }
+            _ => {
+                let action = api::Action { reason: None, by: Some("the plan".to_owned()) };
+                client.remove_limit(graph.namespace, &WhichLimit { handler }, &action).await.map(drop)
+            }
+        };
+    }
+}
+
+/// The open dead letter of a step, if there is one.
+async fn open_letter(client: &Client, task: TaskId, step: &str) -> Option<DeadLetterId> {
+    let filter = DeadLetterFilter { open: Some(true), task_id: Some(task), ..DeadLetterFilter::default() };
+    let page = client.dead_letters(&filter).await.ok()?;
+    page.dead_letters
+        .into_iter()
+        .find(|letter| letter.step.as_deref() == Some(step))
+        .map(|letter| letter.dead_letter_id)
 }
 
 /// Lets paused tasks go on; how many there were.

@@ -2,7 +2,7 @@
 
 use super::{
     dice::Dice,
-    graph::{Graph, NAMESPACES},
+    graph::{Fate, Graph, NAMESPACES},
     scenario::Scenario,
 };
 use std::{fmt, time::Duration};
@@ -51,6 +51,8 @@ pub struct Submission {
     pub way: Way,
     /// How much later it is to start.
     pub delayed: Option<Duration>,
+    /// How urgent it is.
+    pub priority: i16,
     /// What operators do with it, and how long after it was accepted.
     pub operations: Vec<(Duration, Operation)>,
 }
@@ -74,6 +76,12 @@ pub enum Operation {
     ResolveStep(usize),
     /// Puts one step aside as a dead letter.
     ParkStep(usize),
+    /// Puts one step that is a dead letter back.
+    Redrive(usize),
+    /// Limits how many steps of the namespace run at once by the suite's handler.
+    Limit(u32),
+    /// Takes that limit away.
+    Unlimit,
 }
 
 /// A fault that is to happen.
@@ -182,11 +190,20 @@ impl Plan {
     /// Throws a plan. `tasks` are spread over the time.
     pub fn throw(seed: u64, scenario: Scenario, lasts: Duration, tasks: usize) -> Self {
         let mut dice = Dice::new(seed, "graphs");
-        let graphs: Vec<Graph> = (0..GRAPHS).map(|number| Graph::random(&mut dice, number)).collect();
+        let mut graphs: Vec<Graph> = (0..GRAPHS).map(|number| Graph::random(&mut dice, number)).collect();
+        // how much the machines can do is measured without
+        if scenario.overload.is_none() {
+            let mut dice = Dice::new(seed, "limits");
+            graphs.iter_mut().for_each(|graph| graph.limit(&mut dice));
+        }
         let mut dice = Dice::new(seed, "submissions");
         let span = usize::try_from(lasts.as_millis()).unwrap_or(usize::MAX);
         let mut submissions: Vec<Submission> = (0..tasks).map(|_| submission(&mut dice, &graphs, span)).collect();
         submissions.sort_by_key(|submission| submission.at);
+        let mut dice = Dice::new(seed, "more operations");
+        for submission in submissions.iter_mut().filter(|submission| submission.operations.is_empty()) {
+            submission.operations = more_operations(&mut dice, &graphs[submission.graph]);
+        }
         let faults = faults(&mut Dice::new(seed, scenario.name), scenario, lasts);
         Self { seed, scenario, lasts, graphs, submissions, faults }
     }
@@ -210,6 +227,7 @@ fn submission(dice: &mut Dice, graphs: &[Graph], span: usize) -> Submission {
         graph,
         way,
         delayed: dice.percent(10).then(|| dice.pause(100, 4000)),
+        priority: *dice.pick(&[0, 0, 0, 0, -100, -1, 5, 100]),
         operations: if dice.percent(15) { operations(dice, graphs[graph].steps.len()) } else { Vec::new() },
     }
 }
@@ -224,6 +242,22 @@ fn operations(dice: &mut Dice, steps: usize) -> Vec<(Duration, Operation)> {
         3 => vec![(at, Operation::CancelStep(step)), (dice.pause(500, 4000), Operation::ResolveStep(step))],
         4 => vec![(at, Operation::ResolveStep(step)), (dice.pause(1000, 5000), Operation::Retry)],
         _ => vec![(dice.pause(1000, 6000), Operation::Retry), (dice.pause(1000, 6000), Operation::Resolve)],
+    }
+}
+
+fn more_operations(dice: &mut Dice, graph: &Graph) -> Vec<(Duration, Operation)> {
+    let missing = graph.steps.iter().position(|step| step.fate == Fate::Missing);
+    let step = dice.below(graph.steps.len());
+    match (dice.below(100), missing) {
+        (0..50, Some(step)) => vec![(dice.pause(4000, 8000), Operation::Redrive(step))],
+        (0..6, None) => {
+            vec![(dice.pause(0, 1500), Operation::ParkStep(step)), (dice.pause(300, 4000), Operation::Redrive(step))]
+        }
+        (6..9, None) => {
+            let limit = u32::try_from(dice.between(3, 12)).unwrap_or(3);
+            vec![(Duration::ZERO, Operation::Limit(limit)), (dice.pause(300, 3000), Operation::Unlimit)]
+        }
+        _ => Vec::new(),
     }
 }
 

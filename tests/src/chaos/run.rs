@@ -160,7 +160,7 @@ async fn settle(machines: &Machines) -> Result<i64> {
     }
 }
 
-/// Open tasks, messages, and moves so far.
+/// Open tasks, messages and permits, and moves so far.
 async fn look(connection: &mut PgConnection) -> Result<(i64, i64, i64)> {
     let (open, moves): (i64, i64) = sqlx::query_as(
         "select (select count(*) from tasker.tasks where finished_at is null), (select last_value from tasker.transition_id)",
@@ -169,7 +169,11 @@ async fn look(connection: &mut PgConnection) -> Result<(i64, i64, i64)> {
     .await?;
     let queues: Vec<(String,)> =
         sqlx::query_as("select queue_name from pgmq.list_queues()").fetch_all(&mut *connection).await?;
-    let mut messages = 0;
+    // what holds or waits for a permit is not over
+    let mut messages: i64 =
+        sqlx::query_scalar("select (select count(*) from tasker.permits) + (select count(*) from tasker.permit_waits)")
+            .fetch_one(&mut *connection)
+            .await?;
     for (queue,) in queues {
         let sql = format!("select count(*) from pgmq.q_{queue}");
         let there: i64 = sqlx::query_scalar(&sql).fetch_one(&mut *connection).await?;

@@ -10,13 +10,16 @@ use tasker_worker::{
     service::{Service, built_in},
 };
 
+/// The name of the suite's handler.
+pub const HANDLER: &str = "chaos.work";
+
 /// Runs the service until it is told to stop.
 pub fn run() -> ExitCode {
     process::run("tasker-worker", |process| async {
         let directory: PathBuf = std::env::var_os(DIRECTORY).ok_or("CHAOS_EFFECTS is not set")?.into();
         let journal = Journal::open(&directory, &format!("worker-{}", std::process::id()))?;
         let mut registry = built_in(&process.config)?;
-        registry.register("chaos.work", Told { journal })?;
+        registry.register(HANDLER, Told { journal })?;
         Service::bind(process, registry).await?.run().await?;
         Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     })

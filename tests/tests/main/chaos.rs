@@ -13,7 +13,7 @@ use tasker_tests::{
         disk::SlowDisk,
         effects::Effects,
         graph::Graph,
-        ledger::Ledger,
+        ledger::{Action, Ledger},
         load::ORDERS,
         run,
         scenario::named,
@@ -59,9 +59,10 @@ struct Judged {
 impl Judged {
     async fn new() -> Result<Self> {
         let mut dice = Dice::new(11, "judge");
-        let graph = std::iter::repeat_with(|| Graph::random(&mut dice, 1))
+        let mut graph = std::iter::repeat_with(|| Graph::random(&mut dice, 1))
             .find(|graph| graph.steps.len() > 3 && graph.model().iter().all(|end| end.as_str() == "complete"))
             .expect("a chain that succeeds");
+        graph.limits.scarce = true;
         let mut system = System::start().await?;
         let work = handler_fn(|context: StepContext| async move {
             let given: serde_json::Map<String, serde_json::Value> =
@@ -85,7 +86,7 @@ impl Judged {
                 idempotency_key: Some(format!("number {number}")),
                 ..SubmitTask::default()
             };
-            ledger.tried(number, 0);
+            ledger.tried(number, 0, 0);
             let mut answers = tasker_orchestration::submit::submit(&system.orchestration, vec![task]).await?;
             let id = answers.remove(0)?.task_id;
             ledger.acknowledged(number, id);
@@ -237,6 +238,38 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
             "update tasker.step_transitions set to_state = 'error', from_state = 'enqueued', actor = 'operator:x'
               where to_state = 'complete' and step_id = FIRST",
         ),
+        (
+            "more run at once than may",
+            Promise::Limits,
+            "delete from tasker.step_transitions where to_state = 'reported'",
+        ),
+        (
+            "a task is cut short before its time",
+            Promise::Limits,
+            "update tasker.task_transitions set reason = 'the task lasted longer than its lifecycle.max_duration allows'
+              where to_state = 'complete'",
+        ),
+        (
+            "a task begins before its time",
+            Promise::Limits,
+            "update tasker.tasks set run_at = clock_timestamp() + interval '1 hour' where input->>'number' = '1'",
+        ),
+        (
+            "a task is more urgent than it was asked for",
+            Promise::Limits,
+            "update tasker.tasks set priority = 7 where input->>'number' = '1'",
+        ),
+        (
+            "a permit is left",
+            Promise::NothingLeft,
+            "insert into tasker.permits (namespace, scope, slot, step_id, attempt) values ('chaos', 'key:scarce', 1, FIRST, 1)",
+        ),
+        (
+            "a letter is put back and nobody did it",
+            Promise::Parked,
+            "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count, resolution, resolved_by, resolved_at)
+             values (gen_random_uuid(), 'manual', 'worker_chaos', '{}', 'it was in the way', 1, 'redriven', 'operator:x', now())",
+        ),
         ("a caller's row has no task", Promise::NothingLost, "insert into chaos.orders values (1, gen_random_uuid())"),
     ];
     for (what, promise, corruption) in corruptions {
@@ -257,8 +290,16 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
     assert!(judged.verdict().await?.contains(&Promise::AtLeastOnce), "a run without a claim");
     judged.effects.attempts.remove(&(of.0, 9));
     judged.letters().await?;
+    // a letter that somebody put back has no trace
+    let task = judged.ledger.task(0).expect("it was acknowledged");
+    judged.ledger.acted("y".to_owned(), Action { task, step: Some(0), verb: "redrive", acknowledged: true });
+    assert_eq!(
+        judged.verdict().await?,
+        [Promise::NothingLost, Promise::Parked],
+        "a letter was put back, and it does not know"
+    );
     judged.ledger.rolled_back(2);
-    judged.ledger.tried(3, 0);
+    judged.ledger.tried(3, 0, 0);
     assert!(judged.verdict().await?.contains(&Promise::Accepted), "somebody asks in vain");
     assert!(judged.verdict().await?.contains(&Promise::OneTask), "what was rolled back is there");
     judged.system.close().await

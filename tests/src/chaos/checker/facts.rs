@@ -16,6 +16,12 @@ pub struct Task {
     pub state: String,
     /// The number of the submission.
     pub number: i64,
+    /// How urgent it is.
+    pub priority: i16,
+    /// When it was accepted, in seconds since 1970.
+    pub created_at: f64,
+    /// When it ended.
+    pub finished_at: Option<f64>,
     /// The counters.
     pub remaining_steps: i32,
     /// See above.
@@ -79,6 +85,10 @@ pub struct Letter {
     pub message: Value,
     /// The step, where it is about one.
     pub step_id: Option<Uuid>,
+    /// How it was dealt with.
+    pub resolution: Option<String>,
+    /// Who did.
+    pub resolved_by: Option<String>,
 }
 
 /// All of it.
@@ -96,6 +106,8 @@ pub struct Facts {
     pub messages: HashMap<String, i64>,
     /// Timers that are left.
     pub timers: i64,
+    /// Permits that are left, and steps that wait for one.
+    pub permits: i64,
     /// Dead letters.
     pub dead_letters: Vec<Letter>,
     /// Rows of the caller's own: number and task.
@@ -112,7 +124,9 @@ impl Facts {
     pub async fn read(connection: &mut PgConnection) -> Result<Self> {
         let mut facts = Self {
             tasks: sqlx::query_as(
-                "select id, name, state, coalesce((input->>'number')::bigint, -1) as number, remaining_steps, active_steps
+                "select id, name, state, coalesce((input->>'number')::bigint, -1) as number, priority,
+                        extract(epoch from created_at)::double precision as created_at,
+                        extract(epoch from finished_at)::double precision as finished_at, remaining_steps, active_steps
                    from tasker.tasks order by id",
             )
             .fetch_all(&mut *connection)
@@ -123,7 +137,9 @@ impl Facts {
             )
             .fetch_all(&mut *connection)
             .await?,
-            edges: sqlx::query_as("select parent_id, child_id from tasker.step_edges").fetch_all(&mut *connection).await?,
+            edges: sqlx::query_as("select parent_id, child_id from tasker.step_edges")
+                .fetch_all(&mut *connection)
+                .await?,
             history: sqlx::query_as(
                 "select id, task_id, null::uuid as step_id, from_state, to_state, 0 as attempt, actor, reason,
                         extract(epoch from at)::double precision as at from tasker.task_transitions
@@ -135,9 +151,16 @@ impl Facts {
             .fetch_all(&mut *connection)
             .await?,
             timers: sqlx::query_scalar("select count(*) from tasker.timers").fetch_one(&mut *connection).await?,
-            dead_letters: sqlx::query_as("select reason, detail, queue, message, step_id from tasker.dead_letters")
-                .fetch_all(&mut *connection)
-                .await?,
+            permits: sqlx::query_scalar(
+                "select (select count(*) from tasker.permits) + (select count(*) from tasker.permit_waits)",
+            )
+            .fetch_one(&mut *connection)
+            .await?,
+            dead_letters: sqlx::query_as(
+                "select reason, detail, queue, message, step_id, resolution, resolved_by from tasker.dead_letters",
+            )
+            .fetch_all(&mut *connection)
+            .await?,
             ..Self::default()
         };
         let queues: Vec<(String,)> =

@@ -49,10 +49,30 @@ pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], found: &m
             format!("an operator parked step {step}, and its history does not know")
         });
     }
+    redriven(facts, ledger, found);
     for of in seen.keys().chain(due.keys()).collect::<HashSet<_>>() {
         let (times, right) = (seen.get(of).copied().unwrap_or(0), due.get(of).copied().unwrap_or(0));
         found.unless(times == right, Promise::Parked, || {
             format!("{} was parked {times} times as {}, and {right} times there was reason to", of.1, of.0)
+        });
+    }
+}
+
+/// A letter was put back by whoever said so, once; by nobody else.
+fn redriven(facts: &Facts, ledger: &Entries, found: &mut Violations) {
+    let mut by: HashMap<&str, usize> = HashMap::new();
+    for letter in &facts.dead_letters {
+        let redriven = letter.resolution.as_deref() == Some("redriven");
+        let Some(operator) = letter.resolved_by.as_deref().filter(|_| redriven) else { continue };
+        *by.entry(operator.strip_prefix("operator:").unwrap_or(operator)).or_default() += 1;
+    }
+    for (operator, times) in &by {
+        let asked = ledger.actions.get(*operator).is_some_and(|action| action.verb == "redrive");
+        found.unless(asked && *times == 1, Promise::Parked, || format!("{operator} put {times} letters back"));
+    }
+    for (operator, action) in ledger.actions.iter().filter(|(_, action)| action.verb == "redrive") {
+        found.unless(!action.acknowledged || by.contains_key(operator.as_str()), Promise::Parked, || {
+            format!("{operator} put a letter of task {} back, and it does not know", action.task)
         });
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! `facts` reads the database, `histories` follows every history through the two machines, `promises` compares what
 //! stands with what was acknowledged, with what the model says and with what handlers did, `letters` dead letters with
-//! what had to be parked. All of it is plain Rust over plain data; [`sql`] asks the database itself once more.
+//! what had to be parked, `limits` how much ran at once and how long tasks lasted with what their templates allow. All of it is plain Rust over plain data; [`sql`] asks the database itself once more.
 
 pub mod facts;
 mod histories;
 pub mod letters;
+mod limits;
 mod promises;
 pub mod sql;
 
@@ -35,6 +36,8 @@ pub enum Promise {
     Agreement,
     /// Nothing is left over: messages, timers.
     NothingLeft,
+    /// No more run at once than a limit allows, a task lasts no longer than its own, and starts not before its time.
+    Limits,
     /// What cannot be dealt with is parked with reason and snapshot, and nothing else is.
     Parked,
     /// The services keep running, end when told, and mend nothing that the line should have done.
@@ -77,5 +80,6 @@ pub fn judge(facts: &Facts, ledger: &Entries, graphs: &[Graph], effects: &Effect
     histories::check(facts, &mut found);
     promises::check(facts, ledger, graphs, effects, &mut found);
     letters::check(facts, ledger, graphs, &mut found);
+    limits::check(facts, ledger, graphs, &mut found);
     found.0
 }

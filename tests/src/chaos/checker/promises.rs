@@ -3,6 +3,7 @@
 use super::{
     Promise, Violations,
     facts::{Facts, Line, Step, Task},
+    limits,
 };
 use crate::chaos::{
     effects::Effects,
@@ -18,9 +19,10 @@ pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], effects: 
     submissions(facts, ledger, graphs, &index, found);
     actions(ledger, &index, found);
     let operated: HashSet<Uuid> = ledger.actions.values().map(|action| action.task.0).collect();
+    let cut = limits::cut(facts);
     for task in &facts.tasks {
         stands(task, &index, found);
-        if !operated.contains(&task.id) {
+        if !operated.contains(&task.id) && !cut.contains(&task.id) {
             as_modelled(task, graphs, &index, found);
         }
     }
@@ -30,6 +32,7 @@ pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], effects: 
         found.unless(false, Promise::NothingLeft, || format!("queue {queue} still holds {messages} messages"));
     }
     found.unless(facts.timers == 0, Promise::NothingLeft, || format!("{} timers are left", facts.timers));
+    found.unless(facts.permits == 0, Promise::NothingLeft, || format!("{} permits are left", facts.permits));
 }
 
 struct Index<'a> {

@@ -55,6 +55,12 @@ pub const INVARIANTS: &[(&str, Promise, &str)] = &[
           where (t.remaining_steps, t.active_steps) <> (n.remaining, n.active)",
     ),
     (
+        "tasks that began before their time",
+        Promise::Limits,
+        "select count(*) from tasker.tasks t where exists (
+           select from tasker.step_transitions s where s.task_id = t.id and s.to_state = 'enqueued' and s.at < t.run_at)",
+    ),
+    (
         "rows of callers without their task",
         Promise::NothingLost,
         "select count(*) from chaos.orders o left join tasker.tasks t on t.id = o.task_id where t.id is null",
