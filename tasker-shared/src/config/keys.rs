@@ -68,6 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     key("database.acquire_timeout_ms", INTERVAL),
     key("database.statement_timeout_ms", INTERVAL),
     key("database.connect_timeout_ms", INTERVAL),
+    key("database.startup_timeout_ms", INTERVAL),
     key("auth.enabled", Kind::Flag),
     key("auth.allow_unauthenticated_public_address", Kind::Flag),
     key("auth.key_cache_ms", Kind::Integer(0, 3_600_000)),

@@ -22,6 +22,9 @@ pub struct Database {
     /// How long to wait for the server when connecting.
     #[serde(rename = "connect_timeout_ms", deserialize_with = "milliseconds")]
     pub connect_timeout: Duration,
+    /// How long a service that starts tries a server that is away.
+    #[serde(rename = "startup_timeout_ms", deserialize_with = "milliseconds")]
+    pub startup_timeout: Duration,
 }
 
 impl fmt::Debug for Database {

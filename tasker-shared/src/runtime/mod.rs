@@ -5,6 +5,7 @@
 pub mod access;
 mod bell;
 mod loops;
+mod patience;
 pub mod process;
 pub mod pulse;
 pub mod web;

@@ -3,6 +3,7 @@
 use super::{
     Bell,
     access::{self, Authenticator},
+    patience::while_away,
     pulse,
     web::{Exposition, HealthBuilder, HealthChecks},
 };
@@ -79,7 +80,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Connects to the configured database and checks its schema. The bell is heard until `silence`, which comes after the drain.
+    /// Connects to the configured database, which may be away for a while, and checks its schema. The bell is heard until `silence`, which comes after the drain.
     ///
     /// # Errors
     /// [`Error::NoDatabase`], or [`Error::Storage`] or [`Error::Access`] with what to do.
@@ -99,9 +100,13 @@ impl Process {
             statement_timeout: config.database.statement_timeout,
             application_name: service.to_owned(),
         };
-        let database = Database::connect(&options, telemetry.metrics().clone()).await?;
+        let (database, schema) = while_away(config.database.startup_timeout, &shutdown, async || {
+            let database = Database::connect(&options, telemetry.metrics().clone()).await?;
+            let schema = schema::check(database.pool()).await?;
+            Ok((database, schema))
+        })
+        .await?;
         let database = database.guarded_by(config.breakers.database.policy());
-        let schema = schema::check(database.pool()).await?;
         if !schema.is_current() {
             tracing::info!(unknown = ?schema.unknown, "the schema is newer than this program, and compatible");
         }

@@ -75,6 +75,14 @@ impl Error {
         }
     }
 
+    /// Whether the server is not there, or stops or starts; a wrong password and a missing database stay as they are.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } | Self::Statement { source, .. } => is_cut(source) || has_code(source, OUTAGE),
+            Self::Schema(_) | Self::Inconsistent { .. } => false,
+        }
+    }
+
     /// Whether the same work may succeed when it is tried again.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -4,21 +4,35 @@ use anyhow::Result;
 use std::time::{Duration, Instant};
 use tasker_postgres::testkit::Shared;
 use tasker_shared::{
+    api::{ApplyTemplate, SubmitTask},
     metrics::Metrics,
     runtime::{Bell, Topic, Wake},
     storage::{Database, Options},
+    task::TaskState,
 };
-use tasker_tests::{TestDatabase, chaos::proxy::Proxy, system::eventually};
+use tasker_tests::{
+    TestDatabase,
+    chaos::proxy::Proxy,
+    process::{ORCHESTRATION, Process, WORKER},
+    system::eventually,
+    templates::{NAMESPACE, dag},
+};
 use tokio_util::sync::CancellationToken;
 
 /// A door to the database of the test whose connections can be made to die.
-async fn fragile(test: &TestDatabase) -> Result<(Proxy, Database)> {
+async fn door(test: &TestDatabase) -> Result<(Proxy, String)> {
     let shared = tokio::task::spawn_blocking(Shared::get).await??;
     let direct = shared.tcp_url(&test.name);
     let port: u16 = direct.rsplit_once(':').and_then(|(_, tail)| tail.split('/').next()?.parse().ok()).expect("a port");
     let proxy = Proxy::start(port).await?;
+    let url = direct.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
+    Ok((proxy, url))
+}
+
+async fn fragile(test: &TestDatabase) -> Result<(Proxy, Database)> {
+    let (proxy, url) = door(test).await?;
     let options = Options {
-        url: direct.replace(&format!(":{port}/"), &format!(":{}/", proxy.port())),
+        url,
         max_connections: 4,
         connect_timeout: Duration::from_secs(10),
         acquire_timeout: Duration::from_secs(10),
@@ -26,6 +40,28 @@ async fn fragile(test: &TestDatabase) -> Result<(Proxy, Database)> {
         application_name: "fragile".to_owned(),
     };
     Ok((proxy, Database::connect(&options, Metrics::disabled()).await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_start_while_postgresql_is_away_wait_for_it_and_work() -> Result<()> {
+    let test = TestDatabase::create().await?;
+    let (proxy, url) = door(&test).await?;
+    proxy.refuse(true);
+    let mut orchestration = Process::service(ORCHESTRATION, &url, &[])?;
+    let mut worker = Process::service(WORKER, &url, &[])?;
+    for service in [&orchestration, &worker] {
+        service.wrote("PostgreSQL cannot be used yet; it is tried for 30s").await?;
+    }
+    proxy.refuse(false);
+    let client = orchestration.client().await?;
+    worker.url().await?;
+    client.apply(&ApplyTemplate { source: dag("one", "noop", &[("a", &[])]), file: None }).await?;
+    let submit = SubmitTask { namespace: NAMESPACE.to_owned(), name: "one".to_owned(), ..SubmitTask::default() };
+    let task = client.submit(&submit).await?.task_id;
+    assert_eq!(client.wait(task, Duration::from_secs(20)).await?.summary.state, TaskState::Complete);
+    worker.drain().await?;
+    orchestration.drain().await?;
+    test.drop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

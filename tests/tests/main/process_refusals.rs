@@ -10,6 +10,9 @@ use tokio::{net::TcpListener, time::timeout};
 
 const SERVICES: [&str; 2] = [ORCHESTRATION, WORKER];
 
+/// So that a server that is away is soon given up.
+const SHORT: (&str, &str) = ("TASKER__DATABASE__STARTUP_TIMEOUT_MS", "300");
+
 /// Runs a service that cannot start; answers with what it wrote.
 async fn refused(program: &str, settings: &[(&str, &str)]) -> Result<String> {
     let mut command = command(program)?;
@@ -58,7 +61,8 @@ async fn a_missing_database_is_refused_with_the_true_reason_at_once() -> Result<
     for program in SERVICES {
         let none = refused(program, &[]).await?;
         assert!(none.contains("no database is configured; set DATABASE_URL="), "{none}");
-        let closed = refused(program, &[("DATABASE_URL", "postgres://u:topsecret@127.0.0.1:1/x")]).await?;
+        let closed = [("DATABASE_URL", "postgres://u:topsecret@127.0.0.1:1/x"), SHORT];
+        let closed = refused(program, &closed).await?;
         assert!(closed.contains("failed to connect to PostgreSQL at 127.0.0.1:1/x: "), "{closed}");
         assert!(closed.contains("Connection refused") && !closed.contains("topsecret"), "{closed}");
         let unknown = refused(program, &[("DATABASE_URL", &unknown)]).await?;
@@ -71,7 +75,7 @@ async fn a_missing_database_is_refused_with_the_true_reason_at_once() -> Result<
 async fn a_server_that_does_not_answer_is_given_up_in_time() -> Result<()> {
     let silent = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("postgres://u@{}/x", silent.local_addr()?);
-    let settings = [("DATABASE_URL", url.as_str()), ("TASKER__DATABASE__CONNECT_TIMEOUT_MS", "300")];
+    let settings = [("DATABASE_URL", url.as_str()), ("TASKER__DATABASE__CONNECT_TIMEOUT_MS", "300"), SHORT];
     for program in SERVICES {
         let text = refused(program, &settings).await?;
         assert!(text.contains("no answer within 300ms; check that it runs"), "{text}");

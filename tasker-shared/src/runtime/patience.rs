@@ -1,0 +1,33 @@
+//! A service that starts while PostgreSQL is away waits for it a little.
+
+use crate::storage::Error;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The time between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Does `work` again and again while PostgreSQL is away: for `patience` at most, and not after `stop`.
+///
+/// # Errors
+/// What `work` said last. An error that trying does not change, such as a wrong password, is said at once.
+pub(super) async fn while_away<T>(
+    patience: Duration,
+    stop: &CancellationToken,
+    mut work: impl AsyncFnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let (began, mut told) = (Instant::now(), false);
+    loop {
+        let error = match work().await {
+            Err(error) if error.is_away() && began.elapsed() + PAUSE < patience => error,
+            outcome => return outcome,
+        };
+        if !told {
+            tracing::warn!(%error, "PostgreSQL cannot be used yet; it is tried for {patience:?}");
+            told = true;
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+            return Err(error);
+        }
+    }
+}
