@@ -279,13 +279,12 @@ fn claim_sql(queue: &QueueName, limited: bool) -> String {
              select q.msg_id, q.read_ct, q.enqueued_at, q.vt, q.message, q.headers
                from {table} q join seen on seen.msg_id = q.msg_id where seen.step_id is null
              returning msg_id),
-         gone as (
-             delete from {table} q using seen
-              where q.msg_id = seen.msg_id
-                and (seen.step_state is null or seen.is_copy or seen.step_state not in ('{enqueued}', '{in_progress}')
-                     or seen.step_state = '{enqueued}' and seen.task_state not in ('in_progress', 'paused')
-                     or exists (select from withdrawn w where w.msg_id = seen.msg_id))
-             returning seen.msg_id),
+         over as materialized (
+             select msg_id from seen
+              where step_state is null or is_copy or step_state not in ('{enqueued}', '{in_progress}')
+                 or step_state = '{enqueued}' and task_state not in ('in_progress', 'paused')
+             union all select msg_id from withdrawn),
+         gone as (delete from {table} q using over o where q.msg_id = o.msg_id returning o.msg_id),
          history as (
              insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
              select task_id, step_id, from_state, '{in_progress}', attempt, 'worker:' || $2,

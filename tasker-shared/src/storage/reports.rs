@@ -71,9 +71,10 @@ pub async fn store(
          stopped as (
              select r.msg_id from report r join tasker.steps s on s.id = r.step_id
               where s.attempt = r.attempt and s.finished_at is not null),
-         gone as (
-             delete from {table} q
-              where q.msg_id in (select msg_id from reported union all select msg_id from stopped)),
+         -- one table for the join: PostgreSQL looks again at a message that changed after the snapshot, as by a heartbeat, and
+         -- would look in vain for it in a union
+         over as materialized (select msg_id from reported union all select msg_id from stopped),
+         gone as (delete from {table} q using over o where q.msg_id = o.msg_id),
          sent as (
              insert into pgmq.q_{STEP_RESULTS} (vt, message)
              select clock_timestamp(), jsonb_build_object('task_id', task_id, 'step_id', step_id, 'attempt', attempt)

@@ -150,6 +150,13 @@ async fn happen(
             tokio::time::sleep(lasts).await;
             signal_all(&all, Signal::SIGCONT);
         }
+        Fault::KillBackend => signal_all(&[backend(machines, whom).await?], Signal::SIGKILL),
+        Fault::FreezeBackend => {
+            let frozen = [backend(machines, whom).await?];
+            signal_all(&frozen, Signal::SIGSTOP);
+            tokio::time::sleep(lasts).await;
+            signal_all(&frozen, Signal::SIGCONT);
+        }
         Fault::Terminate => {
             let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                         where application_name like 'tasker-%' and pid % 2 = $1";
@@ -183,7 +190,7 @@ async fn happen(
         }
         Fault::Duplicate | Fault::Reorder => messages(machines, fault, whom).await?,
         Fault::Exhaust => exhaust(machines, lasts).await?,
-        Fault::PinSnapshot | Fault::HoldLocks => hold(machines, fault, lasts).await?,
+        Fault::PinSnapshot | Fault::HoldLocks | Fault::LockTables => hold(machines, fault, lasts).await?,
         Fault::Readers => read(machines, lasts).await,
         Fault::SlowDisk => {
             let disk = machines.disk.as_ref().context("no such disk")?;
@@ -271,13 +278,21 @@ async fn exhaust(machines: &Machines, lasts: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Begins a transaction and leaves it alone: with a snapshot, or with the locks of some running tasks.
+/// One of the processes that serve the services' connections.
+async fn backend(machines: &Machines, whom: usize) -> Result<Pid> {
+    let sql = "select pid from pg_stat_activity where application_name like 'tasker-%' order by pid";
+    let all: Vec<i32> = sqlx::query_scalar(sql).fetch_all(&mut machines.connect().await?).await?;
+    all.get(whom % all.len().max(1)).copied().map(Pid::from_raw).context("somebody is connected")
+}
+
+/// Begins a transaction and leaves it alone: with a snapshot, with the locks of some running tasks, or with whole tables.
 async fn hold(machines: &Machines, fault: Fault, lasts: Duration) -> Result<()> {
     let mut connection = machines.connect().await?;
     let sql = match fault {
         Fault::HoldLocks => {
             "begin; select id from tasker.tasks where finished_at is null order by id limit 5 for update skip locked"
         }
+        Fault::LockTables => "begin; lock table tasker.tasks, tasker.steps in access exclusive mode",
         _ => "begin isolation level repeatable read; select count(*) from tasker.tasks",
     };
     tell(&mut connection, sql).await?;

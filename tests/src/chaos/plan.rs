@@ -136,6 +136,10 @@ faults! {
     RestartPostgres = "PostgreSQL restart",
     /// SIGSTOP of all of PostgreSQL, then SIGCONT: the disk hangs.
     FreezePostgres = "PostgreSQL SIGSTOP",
+    /// `kill -9` of one of PostgreSQL's processes that serve connections: it ends all others and recovers by itself.
+    KillBackend = "backend SIGKILL",
+    /// SIGSTOP of one of these, whatever locks it holds, then SIGCONT.
+    FreezeBackend = "backend SIGSTOP",
     /// `pg_terminate_backend` of half the connections.
     Terminate = "pg_terminate_backend",
     /// The connections of a service are cut.
@@ -170,6 +174,8 @@ faults! {
     FillDisk = "full disk",
     /// Somebody holds the locks of running tasks.
     HoldLocks = "rows locked",
+    /// Somebody holds whole tables, as `vacuum full` and some migrations do.
+    LockTables = "tables locked",
     /// `kill -9` of PostgreSQL and of every service at once.
     KillAll = "everything SIGKILL",
     /// Immediate shutdown of PostgreSQL, and again as soon as it is back.

@@ -87,10 +87,12 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "chaos_postgres_restart",
-        about: "PostgreSQL is killed, shut down at once, restarted and frozen",
+        about: "PostgreSQL is killed, shut down at once, restarted and frozen, as a whole or one of its processes",
         faults: &[
             (CrashPostgres, 0, 3000),
             (QuitPostgres, 0, 3000),
+            (KillBackend, 0, 0),
+            (FreezeBackend, 1000, 6000),
             (RestartPostgres, 0, 1000),
             (FreezePostgres, 500, 3000),
         ],
@@ -114,8 +116,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "idle_in_tx_saturation",
-        about: "transactions that do nothing hold snapshots, and vacuum back; some hold locks of tasks",
-        faults: &[(PinSnapshot, 5000, 20000), (HoldLocks, 200, 3000)],
+        about: "transactions that do nothing hold snapshots, and vacuum back; some hold locks of tasks, or whole tables",
+        faults: &[(PinSnapshot, 5000, 20000), (HoldLocks, 200, 3000), (LockTables, 200, 3000)],
         every_ms: Some((2000, 5000)),
         throughout: &[(PinSnapshot, None)],
         ..NONE
@@ -252,6 +254,9 @@ pub const SCENARIOS: &[Scenario] = &[
             (Reorder, 0, 0),
             (PinSnapshot, 2000, 8000),
             (HoldLocks, 200, 2000),
+            (LockTables, 200, 2000),
+            (KillBackend, 0, 0),
+            (FreezeBackend, 1000, 5000),
             (Exhaust, 1000, 4000),
             (KillAll, 0, 2000),
             (QuitTwice, 0, 1000),

@@ -15,8 +15,13 @@ use tasker_shared::{
     api::{Action, SubmitTask},
     id::{StepId, TaskId, WorkerId},
     queue::QueueName,
-    step::StepState,
-    storage::{Database, leases, operations},
+    step::{ResultType, StepState},
+    storage::{
+        Database,
+        leases::{self, Held},
+        operations,
+        reports::{self, Report},
+    },
     task::TaskState,
 };
 use tasker_tests::{
@@ -60,6 +65,48 @@ async fn a_claim_that_is_not_committed_hides_its_steps_from_others() -> Result<(
     assert!(!mine.iter().any(|step| theirs.contains(&step.step_id)));
     first.rollback().await?;
     assert_eq!(claim(&system.database, 10).await?.len(), 2);
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_wait_for_a_heartbeat_take_the_messages_of_all_their_steps_with_them() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(&single("one", "noop", "")).await?;
+    submit_many(&system, "one", 20).await?;
+    let queue = QueueName::of_namespace(NAMESPACE);
+    let worker = WorkerId::generate();
+    let steps = leases::claim(&mut system.database.session("test").await?, &queue, 20, worker, LEASE).await?.steps;
+    let held: Vec<Held> = steps
+        .iter()
+        .map(|s| Held { msg_id: s.msg_id, step_id: s.step_id, attempt: s.attempt, progress: None })
+        .collect();
+    let reports: Vec<Report> = steps
+        .iter()
+        .map(|s| Report {
+            msg_id: s.msg_id,
+            step_id: s.step_id,
+            attempt: s.attempt,
+            outcome: ResultType::Success,
+            result: Some(json!(1)),
+            error: None,
+        })
+        .collect();
+    let mut heartbeat = system.database.begin("test").await?;
+    assert_eq!(leases::extend(&mut heartbeat, &queue, &held, LEASE * 2).await?.len(), 20);
+    let (database, of) = (system.database.clone(), queue.clone());
+    let reporting = tokio::spawn(async move {
+        let mut session = database.session("test").await?;
+        reports::store(&mut session, &of, &reports, worker).await
+    });
+    eventually("the reports wait for the heartbeat", async || {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        Ok(system.count(waiting).await? > 0)
+    })
+    .await?;
+    heartbeat.commit().await?;
+    assert_eq!(reporting.await??.len(), 20);
+    assert_eq!(system.count(&format!("select count(*) from {}", queue.table())).await?, 0);
     system.close().await
 }
 
