@@ -25,6 +25,8 @@ const CLAIM: Edge = Edge::of(StepState::Enqueued, StepEvent::Claim);
 pub(super) struct Parts {
     /// A condition on the messages that are read.
     pub(super) readable: &'static str,
+    /// A further condition under which a message is a copy of another.
+    pub(super) copies: String,
     /// Before the steps are claimed.
     pub(super) before: String,
     /// A condition on the steps that are claimed.
@@ -41,6 +43,7 @@ pub(super) struct Parts {
 pub(super) fn unlimited() -> Parts {
     Parts {
         readable: "and not coalesce((select is_limited from tasker.namespaces where queue = $5), false)",
+        copies: String::new(),
         before: String::new(),
         allowed: "",
         after: String::new(),
@@ -53,6 +56,11 @@ pub(super) fn unlimited() -> Parts {
 /// A claim that takes permits, and sets aside who finds none.
 pub(super) fn limited(table: &str) -> Parts {
     let (enqueued, in_progress) = (CLAIM.from, CLAIM.to);
+    // the step was set aside with another message, which comes back when a permit is free; nobody would bring back two
+    let copies = format!(
+        "or exists (select from tasker.permit_waits w join {table} o on o.msg_id = w.msg_id
+                     where w.step_id = v.step_id and w.msg_id <> v.msg_id and o.vt > clock_timestamp())"
+    );
     let before = format!(
         "home as materialized (select name from tasker.namespaces where queue = $5),
          candidate as materialized (
@@ -117,6 +125,7 @@ pub(super) fn limited(table: &str) -> Parts {
     );
     Parts {
         readable: "",
+        copies,
         before,
         allowed: "and (s.state = 'in_progress'
                        or (select count(*) from wanted w where w.step_id = seen.step_id)

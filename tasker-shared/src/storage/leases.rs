@@ -226,7 +226,7 @@ fn count(rows: i64) -> u64 {
 
 fn claim_sql(queue: &QueueName, limited: bool) -> String {
     let parts = if limited { concurrency::limited(&queue.table()) } else { concurrency::unlimited() };
-    let concurrency::Parts { readable, before, allowed, after, counts, of_step } = parts;
+    let concurrency::Parts { readable, copies, before, allowed, after, counts, of_step } = parts;
     let (table, archive, uuid) = (queue.table(), queue.archive(), "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'");
     let (enqueued, in_progress, pending) = (CLAIM.from, CLAIM.to, WITHDRAW.to);
     debug_assert!(RECLAIM.from == in_progress && WITHDRAW.from == enqueued);
@@ -239,7 +239,7 @@ fn claim_sql(queue: &QueueName, limited: bool) -> String {
              select v.msg_id, v.read_ct, v.vt, v.step_id, s.state as step_state, s.task_id, t.state as task_state,
                     -- a second message of a step, or one that never was the lease of a step that runs, asks for nothing
                     row_number() over (partition by v.step_id order by v.read_ct desc, v.msg_id) > 1
-                    or s.state = '{in_progress}' and v.read_ct = 0 as is_copy
+                    or s.state = '{in_progress}' and v.read_ct = 0 {copies} as is_copy
                from visible v left join tasker.steps s on s.id = v.step_id left join tasker.tasks t on t.id = s.task_id),
          {before}
          claimed as (

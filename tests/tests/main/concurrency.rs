@@ -7,6 +7,7 @@ use tasker_orchestration::{limits, operate, query};
 use tasker_shared::{
     api::{Action, SetLimit, WhichLimit},
     id::TaskId,
+    queue::QueueName,
     step::StepState,
     task::TaskState,
 };
@@ -72,6 +73,29 @@ async fn a_step_runs_as_often_at_once_as_its_template_allows_across_all_workers(
     }
     eventually("every permit is free", async || Ok(system.count(USED).await? == 0)).await?;
     assert_eq!(system.count(WAITING).await?, 0);
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_message_of_a_step_that_waits_for_a_permit_is_dropped_and_hides_neither() -> Result<()> {
+    let (mut system, gate) = (System::start().await?, Gate::new());
+    system.add_worker(worker(&gate))?;
+    system.apply(&single("limited", "gate", "concurrency: {limit: 1}")).await?;
+    let tasks = begin(&system, "limited", 3).await?;
+    let calls = gate.take(1).await;
+    waiting(&system, 2).await?;
+    let queue = QueueName::of_namespace(NAMESPACE).table();
+    let again = format!(
+        "insert into {queue} (vt, message, headers)
+         select clock_timestamp(), message, headers from {queue} where vt > clock_timestamp() + interval '5 minutes'"
+    );
+    assert_eq!(sqlx::query(&again).execute(system.database.pool()).await?.rows_affected(), 2);
+    let messages = format!("select count(*) from {queue}");
+    eventually("the copies are gone", async || Ok(system.count(&messages).await? == 3)).await?;
+    work_off(&system, &gate, calls, 3, 1).await?;
+    for task in tasks {
+        assert_eq!(system.ended(task).await?.steps[0].attempt, 1);
+    }
     system.finish().await
 }
 
