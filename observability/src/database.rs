@@ -77,7 +77,7 @@ fn transactions() -> Vec<Panel> {
             stations work on batches.",
         )
         .show(per(rate("db_transactions"), rate("steps_executions")))
-        .or("none ran lately")
+        .or("nothing lately")
         .width(12),
         lines("Statements", "The ten most frequent, by name.").show(top_ten(rate("sql_queries").by(["operation"]))),
         lines("Statement Latency (P95)", "The ten slowest, by name.")

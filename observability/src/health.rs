@@ -28,12 +28,12 @@ fn glance() -> Vec<Panel> {
             .show(share(rate("tasks_completions"), ended))
             .percent()
             .good_above(0.90, 0.95)
-            .or("none ended lately"),
+            .or("nothing lately"),
         stat("Step Failure Rate", "Which part of the executions fail; a failure that is tried again counts.")
             .show(share(rate("steps_failures"), rate("steps_executions")))
             .percent()
             .bad_above(0.05, 0.10)
-            .or("none ran lately"),
+            .or("nothing lately"),
         stat("Dead Letters", "Parked messages that nobody has dealt with.").show(sum("dlq_size")).bad_above(1.0, 10.0),
         stat("Oldest Message", "How long the oldest message has waited that could be read now.")
             .show(max("queue_age_seconds"))

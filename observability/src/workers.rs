@@ -50,7 +50,7 @@ fn execution() -> Vec<Panel> {
             .show(share(rate("steps_successes"), rate("steps_executions")))
             .percent()
             .good_above(0.9, 0.95)
-            .or("none ran lately"),
+            .or("nothing lately"),
         lines(
             "Step Execution Latency Percentiles",
             "Time inside the handlers. Dots are executions; click one for its trace.",
