@@ -292,7 +292,10 @@ async fn hold(machines: &Machines, fault: Fault, lasts: Duration) -> Result<()> 
         Fault::HoldLocks => {
             "begin; select id from tasker.tasks where finished_at is null order by id limit 5 for update skip locked"
         }
-        Fault::LockTables => "begin; lock table tasker.tasks, tasker.steps in access exclusive mode",
+        // whoever waits for whole tables holds up all who come after it, so it gives up soon
+        Fault::LockTables => {
+            "begin; set local lock_timeout = '1s'; lock table tasker.tasks, tasker.steps in access exclusive mode"
+        }
         _ => "begin isolation level repeatable read; select count(*) from tasker.tasks",
     };
     tell(&mut connection, sql).await?;

@@ -116,8 +116,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "idle_in_tx_saturation",
-        about: "transactions that do nothing hold snapshots, and vacuum back; some hold locks of tasks, or whole tables",
-        faults: &[(PinSnapshot, 5000, 20000), (HoldLocks, 200, 3000), (LockTables, 200, 3000)],
+        about: "transactions that do nothing hold snapshots, and vacuum back; some hold locks of tasks",
+        faults: &[(PinSnapshot, 5000, 20000), (HoldLocks, 200, 3000)],
         every_ms: Some((2000, 5000)),
         throughout: &[(PinSnapshot, None)],
         ..NONE
