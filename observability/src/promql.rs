@@ -36,7 +36,18 @@ pub(crate) struct Of {
     view: View,
     by: Vec<&'static str>,
     only: Vec<String>,
-    of_processes: bool,
+    told: Told,
+}
+
+/// By whom a metric is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Told {
+    /// By every process of itself.
+    ByAll,
+    /// The same, and each is named.
+    ByEach,
+    /// By the one process that samples the whole system.
+    ByOne,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,7 +118,7 @@ fn of(field: &str, view: View, kinds: &[Kind]) -> Of {
     let spec = CATALOG.iter().find(|spec| spec.field == field);
     let spec = spec.unwrap_or_else(|| panic!("no metric of the catalogue has the field `{field}`"));
     assert!(kinds.contains(&spec.kind), "{field} is a {}", spec.kind.as_str());
-    Of { spec, view, by: Vec::new(), only: Vec::new(), of_processes: false }
+    Of { spec, view, by: Vec::new(), only: Vec::new(), told: Told::ByAll }
 }
 
 impl Of {
@@ -126,8 +137,16 @@ impl Of {
             self.spec.name,
             self.view
         );
-        self.of_processes = true;
+        self.told = Told::ByEach;
         self.by = PROCESS.into_iter().chain(self.by).collect();
+        self
+    }
+
+    /// Of the whole system, as the process says that sampled it last. One that was killed is heard for minutes more where
+    /// metrics are sent, and would count again what its successor tells.
+    pub(crate) fn of_system(mut self) -> Self {
+        assert!(matches!(self.view, View::Sum | View::Max), "{}: no {:?} of the system", self.spec.name, self.view);
+        self.told = Told::ByOne;
         self
     }
 
@@ -161,7 +180,7 @@ impl Of {
         let last = |suffix| format!("sum{by}(last_over_time({}[$__range]))", self.series(suffix));
         let per_second = |suffix| {
             let rate = format!("rate({}[$__rate_interval])", self.series(suffix));
-            format!("sum{by}({})", self.named(rate))
+            format!("sum{by}({})", self.told(rate))
         };
         match self.view {
             View::Rate if self.spec.kind == Kind::Histogram => per_second("_count"),
@@ -172,8 +191,8 @@ impl Of {
                 let by = self.grouping(&["le"]);
                 format!("histogram_quantile({share}, sum{by}(rate({}[$__rate_interval])))", all("_bucket"))
             }
-            View::Sum => format!("sum{by}({})", self.named(all(""))),
-            View::Max => format!("max{by}({})", self.named(all(""))),
+            View::Sum => format!("sum{by}({})", self.told(all(""))),
+            View::Max => format!("max{by}({})", self.told(all(""))),
             // a task that is known and has none of it has zero
             View::TaskTotal if self.by.is_empty() => {
                 let known = format!("last_over_time({REQUESTED}{{{CORRELATION_ID}=\"$correlation_id\"}}[$__range])");
@@ -188,9 +207,17 @@ impl Of {
         }
     }
 
-    /// With the labels that name the process, if they are asked for.
-    fn named(&self, series: String) -> String {
-        if self.of_processes { format!("{series} {OF_PROCESS}") } else { series }
+    /// From those who tell it, with the labels that name them if these are asked for.
+    fn told(&self, series: String) -> String {
+        match self.told {
+            Told::ByAll => series,
+            Told::ByEach => format!("{series} {OF_PROCESS}"),
+            Told::ByOne => {
+                let name = self.spec.prometheus_name();
+                let last = format!("topk by (job) (1, max by (job, instance) (timestamp({name})))");
+                format!("{series} and on (job, instance) {last}")
+            }
+        }
     }
 
     /// What each series was in the whole time that the dashboard shows, to choose the largest.
@@ -345,6 +372,14 @@ mod tests {
         let query = top_ten(max("db_dead_tuples").by(["table"]));
         let expected = "max by (table) (tasker_db_dead_tuples) and on (table) \
                         topk(10, max by (table) (max_over_time(tasker_db_dead_tuples[$__range] @ end())))";
+        assert_eq!(query.text, expected);
+    }
+
+    #[test]
+    fn what_the_system_has_is_asked_of_the_process_that_sampled_it_last() {
+        let query = Query::from(sum("tasks_active").by(["state"]).of_system());
+        let expected = "sum by (state) (tasker_tasks_active and on (job, instance) \
+                        topk by (job) (1, max by (job, instance) (timestamp(tasker_tasks_active))))";
         assert_eq!(query.text, expected);
     }
 
