@@ -53,7 +53,8 @@ pub(crate) async fn initialize(
 
 /// Makes the steps of tasks that were stored as pending: submitted by SQL, or delayed. One whose input its template
 /// refuses ends in `error` with the reason; one that is to
-/// start later gets its timer, unless that was what brought it here.
+/// start later gets its timer, unless that was what brought it here. Answers with those that are heard of now: a delayed one that
+/// had its timer was brought by a second message.
 pub(crate) async fn initialize_pending(
     orchestration: &Orchestration,
     session: &mut Session,
@@ -88,7 +89,8 @@ pub(crate) async fn initialize_pending(
         committed.ended.extend(ended.into_iter().map(|ended| (ended, TaskState::Pending)));
     }
     if !delayed.is_empty() {
-        timers::set_starts(session, &delayed).await?;
+        let set = timers::set_starts(session, &delayed).await?;
+        pending.retain(|task| task.starts_at.is_none() || set.contains(&task.id));
         committed.rings.insert(Topic::Timers);
     }
     initialize(orchestration, session, accepted, committed).await?;

@@ -62,20 +62,22 @@ pub async fn next_due(session: &mut Session) -> Result<Option<Duration>, Error> 
     Ok(row.map(|(seconds,)| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
 }
 
-/// Sets the timers of delayed tasks; one that is set stays.
+/// Sets the timers of delayed tasks, and answers with these tasks; a timer that is set stays.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn set_starts(session: &mut Session, tasks: &[(TaskId, DateTime<Utc>)]) -> Result<u64, Error> {
-    let query = sqlx::query(
+pub async fn set_starts(session: &mut Session, tasks: &[(TaskId, DateTime<Utc>)]) -> Result<Vec<TaskId>, Error> {
+    let query = sqlx::query_as(
         "-- set_start_timers
          insert into tasker.timers (kind, subject, task_id, due_at)
          select 'start', t.id, t.id, t.due_at from unnest($1::uuid[], $2::timestamptz[]) t (id, due_at)
-         on conflict do nothing",
+         on conflict do nothing
+         returning task_id",
     )
     .bind(tasks.iter().map(|t| t.0).collect::<Vec<_>>())
     .bind(tasks.iter().map(|t| t.1).collect::<Vec<_>>());
-    session.execute("set_start_timers", query).await
+    let set: Vec<(TaskId,)> = session.fetch("set_start_timers", query).await?;
+    Ok(set.into_iter().map(|(task,)| task).collect())
 }
 
 /// A step that is enqueued anew, with what its doorbell says.

@@ -152,6 +152,26 @@ async fn sums_over_all_samples_are_the_databases_counts_whatever_was_evicted() -
 
 /// A task by SQL is counted once, whether it is cancelled before orchestration has heard of it or afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delayed_task_whose_message_comes_twice_is_counted_as_requested_once() -> Result<()> {
+    let rig = Rig::start(Protocol::Grpc, |_| {}).await?;
+    rig.system.apply(&dag("linear", "echo", &[("a", &[])])).await?;
+    let submit = format!("tasker.submit('{NAMESPACE}', 'linear', '{{}}', run_at => now() + interval '1 hour')");
+    rig.system.execute(&format!("do $$ begin perform {submit}; end $$")).await?;
+    let taken = async || Ok(rig.system.count("select count(*) from pgmq.q_task_requests").await? == 0);
+    eventually("the message is taken", taken).await?;
+    let again = "insert into pgmq.q_task_requests (vt, message)
+        select clock_timestamp(), jsonb_build_object('task_id', id) from tasker.tasks";
+    rig.system.execute(again).await?;
+    eventually("the second message is taken", taken).await?;
+    let task = sqlx::query_scalar("select id from tasker.tasks");
+    let task = task.fetch_one(rig.system.orchestration.database().pool()).await?;
+    operate::cancel(&rig.system.orchestration, task, &Action::default()).await?;
+    let told = rig.finish().await?;
+    assert_eq!(total(&told.samples, "tasker.tasks.requests.total", &[]), 1.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_by_sql_that_is_cancelled_is_counted_as_requested_once() -> Result<()> {
     let rig = Rig::start(Protocol::Grpc, |_| {}).await?;
     rig.system.apply(&dag("linear", "echo", &[("a", &[])])).await?;
