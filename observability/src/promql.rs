@@ -36,18 +36,18 @@ pub(crate) struct Of {
     view: View,
     by: Vec<&'static str>,
     only: Vec<String>,
-    told: Told,
+    teller: Teller,
 }
 
-/// By whom a metric is told.
+/// Who tells a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Told {
-    /// By every process of itself.
-    ByAll,
+enum Teller {
+    /// Every process, of itself.
+    All,
     /// The same, and each is named.
-    ByEach,
-    /// By the one process that samples the whole system.
-    ByOne,
+    Each,
+    /// The one process that samples the whole system.
+    One,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,7 +118,7 @@ fn of(field: &str, view: View, kinds: &[Kind]) -> Of {
     let spec = CATALOG.iter().find(|spec| spec.field == field);
     let spec = spec.unwrap_or_else(|| panic!("no metric of the catalogue has the field `{field}`"));
     assert!(kinds.contains(&spec.kind), "{field} is a {}", spec.kind.as_str());
-    Of { spec, view, by: Vec::new(), only: Vec::new(), told: Told::ByAll }
+    Of { spec, view, by: Vec::new(), only: Vec::new(), teller: Teller::All }
 }
 
 impl Of {
@@ -137,7 +137,7 @@ impl Of {
             self.spec.name,
             self.view
         );
-        self.told = Told::ByEach;
+        self.teller = Teller::Each;
         self.by = PROCESS.into_iter().chain(self.by).collect();
         self
     }
@@ -146,7 +146,7 @@ impl Of {
     /// metrics are sent, and would count again what its successor tells.
     pub(crate) fn of_system(mut self) -> Self {
         assert!(matches!(self.view, View::Sum | View::Max), "{}: no {:?} of the system", self.spec.name, self.view);
-        self.told = Told::ByOne;
+        self.teller = Teller::One;
         self
     }
 
@@ -209,10 +209,10 @@ impl Of {
 
     /// From those who tell it, with the labels that name them if these are asked for.
     fn told(&self, series: String) -> String {
-        match self.told {
-            Told::ByAll => series,
-            Told::ByEach => format!("{series} {OF_PROCESS}"),
-            Told::ByOne => {
+        match self.teller {
+            Teller::All => series,
+            Teller::Each => format!("{series} {OF_PROCESS}"),
+            Teller::One => {
                 let name = self.spec.prometheus_name();
                 let last = format!("topk by (job) (1, max by (job, instance) (timestamp({name})))");
                 format!("{series} and on (job, instance) {last}")
