@@ -52,9 +52,8 @@ pub(crate) async fn initialize(
 }
 
 /// Makes the steps of tasks that were stored as pending: submitted by SQL, or delayed. One whose input its template
-/// refuses ends in `error` with the reason; one that is to
-/// start later gets its timer, unless that was what brought it here. Answers with those that are heard of now: a delayed one that
-/// had its timer was brought by a second message.
+/// refuses ends in `error` with the reason; one that is to start later gets its timer, unless that was what brought it
+/// here. Answers with those that are heard of now: a delayed one that had its timer was brought by a second message.
 pub(crate) async fn initialize_pending(
     orchestration: &Orchestration,
     session: &mut Session,

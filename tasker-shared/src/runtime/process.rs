@@ -80,7 +80,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Connects to the configured database, which may be away for a while, and checks its schema. The bell is heard until `silence`, which comes after the drain.
+    /// Connects to the configured database, which may be away for a while, and checks its schema. The bell is heard
+    /// until `silence`, which comes after the drain.
     ///
     /// # Errors
     /// [`Error::NoDatabase`], or [`Error::Storage`] or [`Error::Access`] with what to do.

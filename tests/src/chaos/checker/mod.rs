@@ -2,7 +2,8 @@
 //!
 //! `facts` reads the database, `histories` follows every history through the two machines, `promises` compares what
 //! stands with what was acknowledged, with what the model says and with what handlers did, `letters` dead letters with
-//! what had to be parked, `limits` how much ran at once and how long tasks lasted with what their templates allow. All of it is plain Rust over plain data; [`sql`] asks the database itself once more.
+//! what had to be parked, `limits` how much ran at once and how long tasks lasted with what their templates
+//! allow. All of it is plain Rust over plain data; [`sql`] asks the database itself once more.
 
 pub mod facts;
 mod histories;
