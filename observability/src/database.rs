@@ -17,12 +17,12 @@ pub(crate) fn dashboard() -> Dashboard {
 
 fn queues() -> Vec<Panel> {
     vec![
-        lines("Queue Depth", "Messages that could be read now.").show(sum("queue_depth").by(["queue"]).of_system()),
+        lines("Queue Depth", "Messages that could be read now.").show(sum("queue_depth").by(["queue"])),
         lines(
             "Age of the Oldest Message",
             "Rises when readers do not keep up, or are gone. Alerts at 1 and 5 minutes.",
         )
-        .show(max("queue_age_seconds").by(["queue"]).of_system())
+        .show(max("queue_age_seconds").by(["queue"]))
         .bad_above(60.0, 300.0),
         lines("Messages Sent", "By queue.").show(rate("queue_messages_sent").by(["queue"])),
         lines("Messages Received", "By queue; a message that comes back is received again.")
@@ -102,7 +102,7 @@ fn tables() -> Vec<Panel> {
             "A long transaction or a stale replica keeps vacuum from removing anything newer. Alerts \
             at one hour.",
         )
-        .show(max("db_oldest_snapshot_age").of_system())
+        .show(max("db_oldest_snapshot_age"))
         .bad_above(600.0, 3_600.0),
         lines("Size of Tables", "The ten largest, without indexes.").show(top_ten(max("db_table_size").by(["table"]))),
         lines("Size of Indexes", "The ten largest, by table.").show(top_ten(max("db_index_size").by(["table"]))),
@@ -111,12 +111,12 @@ fn tables() -> Vec<Panel> {
             .show(quantile(0.95, "retention_duration"))
             .or("nothing was removed"),
         lines("Retention Overdue", "How far beyond its age the oldest thing is that has to go. Alerts at one hour.")
-            .show(max("retention_overdue").of_system())
+            .show(max("retention_overdue"))
             .bad_above(600.0, 3_600.0),
         lines("Written Ahead", "Bytes that PostgreSQL writes to its log, for all databases of the server.")
             .show(rate("db_wal")),
         lines("Notification Queue", "How full it is. A listener in a long transaction fills it. Alerts at 50 %.")
-            .show(max("db_notification_queue_usage").of_system())
+            .show(max("db_notification_queue_usage"))
             .percent()
             .bad_above(0.25, 0.5),
     ]

@@ -34,11 +34,9 @@ fn glance() -> Vec<Panel> {
             .percent()
             .bad_above(0.05, 0.10)
             .or("nothing lately"),
-        stat("Dead Letters", "Parked messages that nobody has dealt with.")
-            .show(sum("dlq_size").of_system())
-            .bad_above(1.0, 10.0),
+        stat("Dead Letters", "Parked messages that nobody has dealt with.").show(sum("dlq_size")).bad_above(1.0, 10.0),
         stat("Oldest Message", "How long the oldest message has waited that could be read now.")
-            .show(max("queue_age_seconds").of_system())
+            .show(max("queue_age_seconds"))
             .bad_above(30.0, 300.0),
     ]
 }
@@ -58,8 +56,7 @@ fn work() -> Vec<Panel> {
         lines("Result Processing Latency", "Evaluating a result: the share of its transaction.")
             .show_as("mean", mean("step_result_processing_duration"))
             .show_as("P95", quantile(0.95, "step_result_processing_duration")),
-        stacked("Active Operations: Tasks", "Tasks that have not ended.")
-            .show(sum("tasks_active").by(["state"]).of_system()),
+        stacked("Active Operations: Tasks", "Tasks that have not ended.").show(sum("tasks_active").by(["state"])),
         stacked("Active Operations: Steps", "Steps that are being executed.")
             .show(sum("steps_active_executions").by(["namespace"])),
         lines("Results Processed", "By what became of the execution.")

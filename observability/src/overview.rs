@@ -25,7 +25,7 @@ fn totals() -> Vec<Panel> {
         stat("Requested", "Tasks that were accepted.").show(increase("tasks_requests")),
         stat("Completed", "Tasks that ended well.").show(increase("tasks_completions")),
         stat("Failed", "Tasks that ended in an error.").show(increase("tasks_failures")).bad_above(1.0, 10.0),
-        stat("Open", "Tasks that have not ended, of all namespaces.").show(sum("tasks_active").of_system()),
+        stat("Open", "Tasks that have not ended, of all namespaces.").show(sum("tasks_active")),
     ]
 }
 
@@ -54,7 +54,7 @@ fn flow() -> Vec<Panel> {
         .show_as("enqueued", rate("steps_enqueued"))
         .show_as("executed", rate("steps_executions")),
         stacked("Tasks by State", "Tasks that have not ended, of all namespaces. `pending` is accepted and not begun.")
-            .show(sum("tasks_active").by(["state"]).of_system()),
+            .show(sum("tasks_active").by(["state"])),
     ]
 }
 

@@ -8,6 +8,22 @@ use tasker_shared::metrics::{CATALOG, Kind, Spec, spec::CORRELATION_ID};
 /// What tells that a task is known.
 const REQUESTED: &str = "tasker_tasks_requests_total";
 
+/// What the process tells that samples the whole system. One that was killed is heard for minutes more where metrics are sent, and
+/// would count again what its successor tells. What is not here is shown as the largest of all that is told.
+const OF_SYSTEM: [&str; 11] = [
+    "tasks_active",
+    "steps_ready",
+    "queue_depth",
+    "queue_age_seconds",
+    "workers_live",
+    "dlq_size",
+    "concurrency_permits",
+    "concurrency_permits_used",
+    "retention_overdue",
+    "db_oldest_snapshot_age",
+    "db_notification_queue_usage",
+];
+
 /// Labels of `target_info` that name a process so that a person finds it.
 const PROCESS: [&str; 2] = ["host_name", "process_pid"];
 /// Brings them to the series of the process.
@@ -46,7 +62,7 @@ enum Teller {
     All,
     /// The same, and each is named.
     Each,
-    /// The one process that samples the whole system.
+    /// The one that samples the whole system; of those that are heard, the one that did so last.
     One,
 }
 
@@ -118,7 +134,8 @@ fn of(field: &str, view: View, kinds: &[Kind]) -> Of {
     let spec = CATALOG.iter().find(|spec| spec.field == field);
     let spec = spec.unwrap_or_else(|| panic!("no metric of the catalogue has the field `{field}`"));
     assert!(kinds.contains(&spec.kind), "{field} is a {}", spec.kind.as_str());
-    Of { spec, view, by: Vec::new(), only: Vec::new(), teller: Teller::All }
+    let teller = if OF_SYSTEM.contains(&field) { Teller::One } else { Teller::All };
+    Of { spec, view, by: Vec::new(), only: Vec::new(), teller }
 }
 
 impl Of {
@@ -139,14 +156,6 @@ impl Of {
         );
         self.teller = Teller::Each;
         self.by = PROCESS.into_iter().chain(self.by).collect();
-        self
-    }
-
-    /// Of the whole system, as the process says that sampled it last. One that was killed is heard for minutes more where
-    /// metrics are sent, and would count again what its successor tells.
-    pub(crate) fn of_system(mut self) -> Self {
-        assert!(matches!(self.view, View::Sum | View::Max), "{}: no {:?} of the system", self.spec.name, self.view);
-        self.teller = Teller::One;
         self
     }
 
@@ -377,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_the_system_has_is_asked_of_the_process_that_sampled_it_last() {
-        let query = Query::from(sum("tasks_active").by(["state"]).of_system());
+        let query = Query::from(sum("tasks_active").by(["state"]));
         let expected = "sum by (state) (tasker_tasks_active and on (job, instance) \
                         topk by (job) (1, max by (job, instance) (timestamp(tasker_tasks_active))))";
         assert_eq!(query.text, expected);

@@ -112,10 +112,10 @@ fn repeated() -> Vec<Panel> {
 fn permits() -> Vec<Panel> {
     vec![
         lines("Permits Used", "Steps that run and count against a limit.")
-            .show(sum("concurrency_permits_used").by(["namespace", "scope"]).of_system())
+            .show(sum("concurrency_permits_used").by(["namespace", "scope"]))
             .or("no limits"),
         lines("Permits", "How many steps may run at once.")
-            .show(sum("concurrency_permits").by(["namespace", "scope"]).of_system())
+            .show(sum("concurrency_permits").by(["namespace", "scope"]))
             .or("no limits"),
         lines("Set Aside", "Steps that found no permit; they come back when one is free.")
             .show(rate("concurrency_rejections").by(["namespace"]))
@@ -128,9 +128,7 @@ fn permits() -> Vec<Panel> {
 
 fn dead() -> Vec<Panel> {
     vec![
-        stat("Unresolved", "Parked messages that nobody has dealt with.")
-            .show(sum("dlq_size").of_system())
-            .bad_above(1.0, 10.0),
+        stat("Unresolved", "Parked messages that nobody has dealt with.").show(sum("dlq_size")).bad_above(1.0, 10.0),
         stat("Parked", "Messages parked in the time shown.").show(increase("dlq_messages")).bad_above(1.0, 10.0),
         lines("Parked by Reason", "Messages that were put aside.").show(rate("dlq_messages").by(["reason"])),
         lines("Redriven by Reason", "Messages and steps that were put back.").show(rate("dlq_redrives").by(["reason"])),

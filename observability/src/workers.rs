@@ -24,15 +24,15 @@ pub(crate) fn dashboard() -> Dashboard {
 fn workers() -> Vec<Panel> {
     vec![
         stat("Workers", "Workers whose heartbeat is fresh, the largest count of a namespace.")
-            .show(crate::promql::max("workers_live").of_system())
+            .show(crate::promql::max("workers_live"))
             .good_above(1.0, 1.0),
         stat("Running Steps", "Steps that are being executed now.").show(sum("steps_active_executions")),
-        stat("Waiting Steps", "Steps that wait for a worker.").show(sum("steps_ready").of_system()),
+        stat("Waiting Steps", "Steps that wait for a worker.").show(sum("steps_ready")),
         stat("Lost Heartbeats", "Heartbeats that could not be stored in the time shown.")
             .show(increase("worker_heartbeat_failures"))
             .bad_above(1.0, 10.0),
         lines("Live Workers by Namespace", "Zero where steps wait means that nobody serves the namespace.")
-            .show(sum("workers_live").by(["namespace"]).of_system()),
+            .show(sum("workers_live").by(["namespace"])),
         lines(
             "Running Steps by Worker",
             "A worker that runs nothing while steps wait is stuck or serves other namespaces. One that died stays for five \
@@ -65,7 +65,7 @@ fn execution() -> Vec<Panel> {
         lines("Wait for a Worker by Priority (P95)", "Steps of urgent tasks wait less.")
             .show(quantile(0.95, "step_queue_wait_duration").by(["priority"])),
         lines("Waiting Steps by Namespace", "Steps on the queues. They grow where the workers do not keep up.")
-            .show(sum("steps_ready").by(["namespace"]).of_system()),
+            .show(sum("steps_ready").by(["namespace"])),
     ]
 }
 

@@ -78,8 +78,8 @@ impl Error {
     /// Whether the server is not there, or stops or starts; a wrong password and a missing database stay as they are.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Connect { source, .. } | Self::Statement { source, .. } => is_cut(source) || has_code(source, OUTAGE),
-            Self::Schema(_) | Self::Inconsistent { .. } => false,
+            Self::Connect { source, .. } => is_cut(source) || has_code(source, OUTAGE),
+            other => other.is_outage(),
         }
     }
 
@@ -108,4 +108,20 @@ pub(super) fn is_cut(source: &sqlx::Error) -> bool {
 fn has_code(source: &sqlx::Error, classes: &[&str]) -> bool {
     let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn a_server_that_goes_while_a_service_starts_is_away_and_a_url_that_is_none_is_not() {
+        let connect = |source| Error::Connect { target: "here".to_owned(), source };
+        let statement = |source| Error::Statement { doing: "look_for_schema", source };
+        let refused = || sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        assert!(connect(refused()).is_away() && statement(refused()).is_away());
+        assert!(statement(sqlx::Error::PoolTimedOut).is_away(), "the pool tries in silence, and does not say why");
+        assert!(!connect(sqlx::Error::Configuration("no such host".into())).is_away());
+        assert!(!statement(sqlx::Error::RowNotFound).is_away() && !Error::Schema(String::new()).is_away());
+    }
 }

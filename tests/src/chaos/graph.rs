@@ -119,14 +119,15 @@ impl Graph {
 
     /// Its template. Programs write what they did into a file of `effects`, calls go to `outside`.
     pub fn template(&self, effects: &str, outside: &str) -> String {
-        let mut source = format!("name: {}\nnamespace_name: {}\nversion: 1.0.0\nsteps:\n", self.name, self.namespace);
+        let mut source = format!("name: {}\nnamespace_name: {}\nversion: 1.0.0\n", self.name, self.namespace);
         let Limits { duration, retries, scarce } = self.limits;
         let duration = duration.map(|most| format!("max_duration_seconds: {}", most.as_secs_f64()));
         let retries = retries.map(|most| format!("max_retries: {most}"));
         let lifecycle: Vec<String> = duration.into_iter().chain(retries).collect();
         if !lifecycle.is_empty() {
-            source = source.replace("steps:", &format!("lifecycle: {{{}}}\nsteps:", lifecycle.join(", ")));
+            let _ = writeln!(source, "lifecycle: {{{}}}", lifecycle.join(", "));
         }
+        source.push_str("steps:\n");
         let concurrency =
             if scarce { format!("concurrency: {{limit: {SCARCE}, key: scarce}}, ") } else { String::new() };
         for (place, step) in self.steps.iter().enumerate() {

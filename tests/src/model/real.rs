@@ -171,10 +171,11 @@ impl Real {
         self.fuse.left.store(statement.map_or(0, |n| n + 1), Ordering::Relaxed);
     }
 
-    /// Waits until what the fuse broke is rolled back. Its connection is closed behind its back, and until PostgreSQL notices,
-    /// it holds the messages it took: a turn that comes meanwhile skips them, as it should, and finds nothing.
+    /// Waits until what the fuse broke, or was refused, is rolled back. Its connection is closed behind its back, and until
+    /// PostgreSQL notices, it holds the messages and tasks it took: a turn that comes meanwhile skips them, as it should, and finds
+    /// nothing.
     pub(crate) async fn rolled_back(&self) -> Result<()> {
-        system::eventually("the broken transaction is rolled back", async || {
+        system::eventually("the transaction that did not commit is rolled back", async || {
             let open = "select exists (select from pg_stat_activity
                                         where datname = current_database() and state like 'idle in transaction%')";
             let open: bool = sqlx::query_scalar(open).fetch_one(&self.pool).await?;

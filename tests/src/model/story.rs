@@ -63,12 +63,10 @@ impl Story {
             match telling.tell(*operation).await {
                 Ok(Happened::Nothing) => seen.idle += 1,
                 Ok(Happened::Something) => seen.operations += 1,
-                Ok(Happened::Crash) => {
-                    seen.crashes += 1;
-                    real.rolled_back().await?;
-                }
+                Ok(Happened::Crash) => seen.crashes += 1,
                 Err(error) => return Ok(Err(Parted { at, why: format!("{error:#}") })),
             }
+            real.rolled_back().await?;
             let found = difference(&oracle.lines(), &real.lines().await?);
             if !found.is_empty() {
                 return Ok(Err(Parted { at, why: found.join("\n") }));

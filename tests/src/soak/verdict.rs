@@ -45,14 +45,14 @@ pub fn judge(samples: &[Sample]) -> Vec<Judged> {
     let quarter = samples.len() / 4;
     let (second, last) = (&samples[quarter..2 * quarter], &samples[samples.len() - quarter..]);
     let judged = |(what, reading, factor, more): (&'static str, Reading, f64, f64)| {
-        let (second_quarter, last_quarter) = (of(second, reading), of(last, reading));
+        let (second_quarter, last_quarter) = (median_of(second, reading), median_of(last, reading));
         let bound = second_quarter * factor + more;
         Judged { what, second_quarter, last_quarter, bound, flat: last_quarter <= bound }
     };
     BOUNDS.into_iter().map(judged).collect()
 }
 
-fn of(samples: &[Sample], reading: Reading) -> f64 {
+fn median_of(samples: &[Sample], reading: Reading) -> f64 {
     median(&mut samples.iter().map(reading).collect::<Vec<_>>())
 }
 

@@ -35,7 +35,7 @@ pub enum Promise {
     Order,
     /// What stands agrees with the history, the counters and the model.
     Agreement,
-    /// Nothing is left over: messages, timers.
+    /// Nothing is left over: messages, timers, permits.
     NothingLeft,
     /// No more run at once than a limit allows, a task lasts no longer than its own, and starts not before its time.
     Limits,
