@@ -22,7 +22,8 @@ struct Inner {
     waiting: Semaphore,
 }
 
-/// A handler that runs.
+/// A handler that runs. It fails once this is dropped without an answer.
+#[must_use = "a handler whose call is dropped fails, and its step is tried again"]
 #[derive(Debug)]
 pub struct Call {
     /// What it was called with.

@@ -265,11 +265,11 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let shutdown = Signals::listen().map_err(|e| Error::Service(e.into()))?;
     let config = Arc::new(Config::load(&Sources::from_process())?);
     let telemetry = telemetry::init(&config.telemetry, name, env!("CARGO_PKG_VERSION"))?;
     let silence = CancellationToken::new();
     let outcome = async {
-        let shutdown = Signals::listen().map_err(|e| Error::Service(e.into()))?;
         let process = Process::connect(config, &telemetry, name, shutdown, silence.clone()).await?;
         tracing::info!(service = name, environment = %process.config.environment, database = process.database.target(), "starting");
         service(process).await.map_err(|e| Error::Service(e.into()))

@@ -159,7 +159,7 @@ async fn a_permit_is_not_lost_with_its_worker() -> Result<()> {
     let vanishing = system.add_worker(worker(&first))?;
     system.apply(&single("limited", "gate", "concurrency: {limit: 1}")).await?;
     let tasks = begin(&system, "limited", 2).await?;
-    first.next().await;
+    let _lost = first.next().await;
     vanishing.vanish();
     vanishing.ended().await?;
     system.add_worker(worker(&second))?;
@@ -185,7 +185,7 @@ async fn whatever_ends_a_run_frees_its_permit() -> Result<()> {
         .await?;
     let (orchestration, action) = (system.orchestration.clone(), Action::default());
     let cancelled = system.begin("limited").await?;
-    gate.next().await;
+    let _runs = gate.next().await;
     operate::cancel(&orchestration, cancelled, &action).await?;
     let parked = system.begin("limited").await?;
     let _call = gate.next().await;
