@@ -81,22 +81,24 @@ async fn take_off(orchestration: &Orchestration, step: &Overdue) -> Result<(), E
     if work.is_ended() {
         return Ok(());
     }
-    let (reason, kind, message) = match step.max_queued_ms {
+    // a worker may have claimed it meanwhile
+    let (from, reason, kind, message): (&[_], _, _, _) = match step.max_queued_ms {
         Some(most) => {
             let message = format!(
                 "it waited on its queue longer than lifecycle.max_queued allows, which is {} s",
                 Duration::from_millis(u64::try_from(most).unwrap_or(0)).as_secs_f64()
             );
-            (None, FailureKind::Overdue, message)
+            (&[StepState::Enqueued], None, FailureKind::Overdue, message)
         }
         None => {
             let message = format!("it stood still {} times", step.stalls);
-            (Some(DeadLetterReason::Stalled), FailureKind::Stalled, message)
+            (&[StepState::Enqueued, StepState::InProgress], Some(DeadLetterReason::Stalled), FailureKind::Stalled, message)
         }
     };
-    tracing::error!(task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, message, "a step is taken off the line");
     let standing = work.step(&step.name).await?;
-    work.take_off(&standing, reason, &Failure::new(kind, message)).await.map(drop)
+    work.take_off(&standing, from, reason, &Failure::new(kind, message.clone())).await?;
+    tracing::error!(task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, message, "a step was taken off the line");
+    Ok(())
 }
 
 /// The time between two looks for leases that ran out.

@@ -143,7 +143,8 @@ pub async fn park_step(
     let said = work.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
     let failure =
         Failure { retryable: false, ..Failure::new(FailureKind::Parked, format!("parked by an operator: {said}")) };
-    let state = work.take_off(&standing, Some(DeadLetterReason::Manual), &failure).await?;
+    let from = dead_letters::PARK.map(|edge| edge.from);
+    let state = work.take_off(&standing, &from, Some(DeadLetterReason::Manual), &failure).await?;
     Ok(Acted { task_id: task, state })
 }
 
@@ -156,15 +157,16 @@ enum Waiting {
 }
 
 impl Work<'_> {
-    /// Takes a step off the line and lets its task go on without it.
+    /// Takes a step off the line, if it still stands where `from` says, and lets its task go on without it.
     pub(crate) async fn take_off(
         mut self,
         step: &Standing,
+        from: &[StepState],
         reason: Option<DeadLetterReason>,
         failure: &Failure,
     ) -> Result<TaskState, Error> {
         let queue = QueueName::of_namespace(&self.task.namespace);
-        let taken = dead_letters::take_off(&mut self.session, &queue, &[step.id], reason, failure, &self.actor).await?;
+        let taken = dead_letters::take_off(&mut self.session, &queue, &[step.id], from, reason, failure, &self.actor).await?;
         if taken.is_empty() {
             return Err(Error::Illegal(format!("step `{}` has gone on meanwhile", step.name)));
         }

@@ -83,8 +83,8 @@ pub struct TakenOff {
     pub from_state: StepState,
 }
 
-/// Takes steps of a locked task off the line: to `error`, with their failure; their messages go to the archive, and with a
-/// `reason` each becomes a dead letter.
+/// Takes steps of a locked task that still stand where `from` says off the line: to `error`, with their failure; their
+/// messages go to the archive, and with a `reason` each becomes a dead letter.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -92,6 +92,7 @@ pub async fn take_off(
     session: &mut Session,
     queue: &QueueName,
     steps: &[StepId],
+    from: &[StepState],
     reason: Option<DeadLetterReason>,
     failure: &Failure,
     actor: &str,
@@ -139,7 +140,7 @@ pub async fn take_off(
     );
     let query = sqlx::query_as(&sql)
         .bind(steps)
-        .bind(PARK.map(|edge| edge.from))
+        .bind(from)
         .bind(Json(failure))
         .bind(reason)
         .bind(queue.as_str())

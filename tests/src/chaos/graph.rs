@@ -61,11 +61,18 @@ pub struct StepPlan {
 /// So many steps of workflows with [`Limits::scarce`] run at once in a namespace.
 pub const SCARCE: usize = 5;
 
+/// A wait that is shorter than the one before any retry.
+const BRIEF: Duration = Duration::from_millis(50);
+
 /// Limits of a workflow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
     /// The longest time of a task from its acceptance to its end.
     pub duration: Option<Duration>,
+    /// The longest time of a step on its queue.
+    pub queued: Option<Duration>,
+    /// The longest wait for a retry: [`BRIEF`] or nothing, which is shorter than any, so that the first failure is the last.
+    pub retry_wait: Option<Duration>,
     /// The most retries of all its steps together. Only where one step comes after the other: else nobody knows whose are the last.
     pub retries: Option<usize>,
     /// Whether its steps share [`SCARCE`] permits with all such workflows of the namespace.
@@ -114,16 +121,19 @@ impl Graph {
             duration: dice.percent(20).then(|| dice.pause(1500, 6000)),
             retries: (in_line && dice.percent(50)).then(|| dice.below(3)),
             scarce: dice.percent(35),
+            queued: dice.percent(10).then(|| dice.pause(2500, 6000)),
+            retry_wait: dice.percent(10).then_some(BRIEF),
         };
     }
 
     /// Its template. Programs write what they did into a file of `effects`, calls go to `outside`.
     pub fn template(&self, effects: &str, outside: &str) -> String {
         let mut source = format!("name: {}\nnamespace_name: {}\nversion: 1.0.0\n", self.name, self.namespace);
-        let Limits { duration, retries, scarce } = self.limits;
-        let duration = duration.map(|most| format!("max_duration_seconds: {}", most.as_secs_f64()));
+        let Limits { duration, queued, retry_wait, retries, scarce } = self.limits;
+        let times = [("max_duration", duration), ("max_queued", queued), ("max_retry_wait", retry_wait)];
+        let times = times.into_iter().filter_map(|(limit, most)| Some(format!("{limit}_seconds: {}", most?.as_secs_f64())));
         let retries = retries.map(|most| format!("max_retries: {most}"));
-        let lifecycle: Vec<String> = duration.into_iter().chain(retries).collect();
+        let lifecycle: Vec<String> = times.chain(retries).collect();
         if !lifecycle.is_empty() {
             let _ = writeln!(source, "lifecycle: {{{}}}", lifecycle.join(", "));
         }
@@ -148,7 +158,7 @@ impl Graph {
     /// How each step ends when no operator acts on the task.
     pub fn model(&self) -> Vec<StepState> {
         let mut ends: Vec<StepState> = Vec::new();
-        let mut retries = self.limits.retries.unwrap_or(usize::MAX);
+        let mut retries = if self.limits.retry_wait.is_some() { 0 } else { self.limits.retries.unwrap_or(usize::MAX) };
         for step in &self.steps {
             let ready = step.parents.iter().all(|parent| ends[*parent] == StepState::Complete);
             let failures = step.fate.failures_before_success();

@@ -6,14 +6,17 @@ use std::time::Duration;
 use tasker_orchestration::operate;
 use tasker_shared::{
     api::Action,
+    id::WorkerId,
     metrics::Metrics,
+    queue::QueueName,
     step::{FailureKind, StepState},
+    storage::leases,
     task::TaskState,
 };
 use tasker_tests::{
     Gate, System,
     system::{eventually, orchestration_settings, worker_settings},
-    templates::{dag, single},
+    templates::{NAMESPACE, dag, single},
 };
 use tasker_worker::{HandlerError, Settings, StepContext, Worker, handler::blocking_fn, handler::handler_fn};
 
@@ -114,6 +117,28 @@ async fn a_step_that_waits_on_its_queue_longer_than_allowed_fails_and_other_bran
     assert_eq!(failed.message, "it waited on its queue longer than lifecycle.max_queued allows, which is 0.4 s");
     assert_eq!(system.count("select count(*) from tasker.dead_letters").await?, 0);
     system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_is_claimed_while_it_is_taken_for_overdue_runs() -> Result<()> {
+    let system = System::start_with(watchful(), Metrics::disabled()).await?;
+    system.apply(&single("one", "noop", "").replace("steps:", "lifecycle: {max_queued_seconds: 0.4}\nsteps:")).await?;
+    let task = system.begin("one").await?;
+    system.step_is(task, "only", StepState::Enqueued).await?;
+    let queue = QueueName::of_namespace(NAMESPACE);
+    let mut claiming = system.database.begin("test").await?;
+    let claim = leases::claim(&mut claiming, &queue, 1, WorkerId::generate(), Duration::from_secs(60)).await?;
+    assert_eq!(claim.steps.len(), 1);
+    let waiting = "select count(*) from pg_stat_activity
+                    where datname = current_database() and wait_event_type = 'Lock' and query like '-- take_off_steps%'";
+    eventually("the repair sweep waits for the claim", async || Ok(system.count(waiting).await? > 0)).await?;
+    claiming.commit().await?;
+    eventually("it has looked", async || Ok(system.count(waiting).await? == 0)).await?;
+    // the task is held until the sweep is done with it
+    operate::pause(&system.orchestration, task, &Action::default()).await?;
+    system.step_is(task, "only", StepState::InProgress).await?;
+    assert_eq!(system.count("select count(*) from tasker.step_transitions where to_state = 'error'").await?, 0);
+    system.close().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
