@@ -92,7 +92,12 @@ async fn take_off(orchestration: &Orchestration, step: &Overdue) -> Result<(), E
         }
         None => {
             let message = format!("it stood still {} times", step.stalls);
-            (&[StepState::Enqueued, StepState::InProgress], Some(DeadLetterReason::Stalled), FailureKind::Stalled, message)
+            (
+                &[StepState::Enqueued, StepState::InProgress],
+                Some(DeadLetterReason::Stalled),
+                FailureKind::Stalled,
+                message,
+            )
         }
     };
     let standing = work.step(&step.name).await?;

@@ -13,7 +13,7 @@ use tasker_shared::{
     metrics::{Pruned, labels::PrunedKind, probe::Leadership as _},
     storage::{
         Duty, Error, Leader,
-        retention::{self, Age, Aged, Ended, Place},
+        retention::{self, Aged, Ended, Place, Rule},
     },
 };
 use tokio::sync::Mutex;
@@ -36,13 +36,11 @@ pub(crate) struct Retention {
 
 #[derive(Debug)]
 struct State {
+    /// Each rule has one of its own: it stops at tasks that are too young for it.
     walks: HashMap<Rule, Walk>,
     /// Tasks removed since the planner was told.
     removed: u64,
 }
-
-/// Which tasks, and how old they must be. Each rule has a walk of its own: it stops at tasks that are too young for it.
-type Rule = (Ended, Age);
 
 #[derive(Debug)]
 struct Walk {
@@ -120,13 +118,13 @@ impl Walk {
         &mut self,
         orchestration: &Orchestration,
         settings: &config::Retention,
-        (ended, age): Rule,
+        rule: Rule,
     ) -> Result<Done, Error> {
         if self.begun.elapsed() > WALK {
             *self = Self::new();
         }
         let mut session = orchestration.database().begin("retention").await?;
-        let found = retention::find(&mut session, ended, age, self.place, settings.batch_size).await?;
+        let found = retention::find(&mut session, rule, self.place, settings.batch_size).await?;
         if found.tasks.is_empty() {
             session.rollback().await?;
         } else {
@@ -159,7 +157,7 @@ async fn rules(orchestration: &Orchestration, settings: &config::Retention) -> R
     let set = set.into_iter().filter_map(|(ended, age)| Some((ended, age?, false)));
     let all = set.chain(said.into_iter().map(|(ended, age)| (ended, age, true)));
     let identity = settings.identity_after;
-    Ok(all.map(|(ended, finished, of_template)| (ended, Age { finished, of_template, identity })).collect())
+    Ok(all.flat_map(|(ended, age, of_template)| Rule::keeping(ended, age, of_template, identity)).collect())
 }
 
 /// The tables whose rows are removed one by one, with the age of their rows.

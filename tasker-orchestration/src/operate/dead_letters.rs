@@ -166,7 +166,8 @@ impl Work<'_> {
         failure: &Failure,
     ) -> Result<TaskState, Error> {
         let queue = QueueName::of_namespace(&self.task.namespace);
-        let taken = dead_letters::take_off(&mut self.session, &queue, &[step.id], from, reason, failure, &self.actor).await?;
+        let taken =
+            dead_letters::take_off(&mut self.session, &queue, &[step.id], from, reason, failure, &self.actor).await?;
         if taken.is_empty() {
             return Err(Error::Illegal(format!("step `{}` has gone on meanwhile", step.name)));
         }

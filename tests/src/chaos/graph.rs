@@ -131,7 +131,8 @@ impl Graph {
         let mut source = format!("name: {}\nnamespace_name: {}\nversion: 1.0.0\n", self.name, self.namespace);
         let Limits { duration, queued, retry_wait, retries, scarce } = self.limits;
         let times = [("max_duration", duration), ("max_queued", queued), ("max_retry_wait", retry_wait)];
-        let times = times.into_iter().filter_map(|(limit, most)| Some(format!("{limit}_seconds: {}", most?.as_secs_f64())));
+        let times =
+            times.into_iter().filter_map(|(limit, most)| Some(format!("{limit}_seconds: {}", most?.as_secs_f64())));
         let retries = retries.map(|most| format!("max_retries: {most}"));
         let lifecycle: Vec<String> = times.chain(retries).collect();
         if !lifecycle.is_empty() {
@@ -286,7 +287,7 @@ fn step(dice: &mut Dice, parents: Vec<usize>) -> StepPlan {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fate, Graph, Limits, SHAPES};
+    use super::{BRIEF, Fate, Graph, Limits, SHAPES};
     use crate::chaos::dice::Dice;
     use tasker_shared::{step::StepState, template};
 
@@ -327,8 +328,10 @@ mod tests {
         for (step, fate) in chain.steps.iter_mut().zip([Fate::Fails(2), Fate::Panics, Fate::Succeeds, Fate::Succeeds]) {
             step.fate = fate;
         }
-        for (retries, done) in [(None, 4), (Some(3), 4), (Some(2), 1), (Some(1), 0)] {
-            chain.limits = Limits { retries, ..Limits::default() };
+        for (retries, retry_wait, done) in
+            [(None, None, 4), (Some(3), None, 4), (Some(2), None, 1), (Some(1), None, 0), (None, Some(BRIEF), 0)]
+        {
+            chain.limits = Limits { retries, retry_wait, ..Limits::default() };
             let ends = chain.model();
             assert_eq!(ends.iter().filter(|end| **end == StepState::Complete).count(), done, "{retries:?}");
             assert!(

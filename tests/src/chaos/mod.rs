@@ -4,6 +4,7 @@
 //! everything is healed, the tasks must end, and the [`checker`] compares the database and its histories with what was
 //! acknowledged ([`ledger`]), with the model of each [`graph`], and with what handlers did ([`effects`]).
 
+pub mod archive;
 pub mod checker;
 pub mod clock;
 mod command;

@@ -40,6 +40,8 @@ pub struct Report {
     pub tasks_per_second: f64,
     /// What that was with as much work as possible, where it was measured first.
     pub capacity: Option<f64>,
+    /// Tasks that were archived meanwhile.
+    pub archived: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, usize>,
     /// Accepted tasks that are gone or stand still.
@@ -99,6 +101,7 @@ impl Report {
             steps_per_second: 0.0,
             tasks_per_second: 0.0,
             capacity: None,
+            archived: 0,
             faults: BTreeMap::new(),
             tasks_lost: 0,
             counted_twice: 0,
@@ -243,6 +246,9 @@ impl fmt::Display for Report {
         if let Some(capacity) = self.capacity {
             let rate = self.tasks_per_second;
             writeln!(f, "  capacity {capacity:.1} tasks/s; under overload {rate:.1} tasks/s ended")?;
+        }
+        if self.archived > 0 {
+            writeln!(f, "  {} tasks were archived meanwhile", self.archived)?;
         }
         for (kind, count) in &self.faults {
             let Some(time) = self.recovery.get(kind) else { continue };

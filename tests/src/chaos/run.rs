@@ -1,6 +1,7 @@
 //! One run, from the plan to the verdict.
 
 use super::{
+    archive,
     checker::{self, Promise, Violations, facts::Facts},
     clock::Clocks,
     disk::SlowDisk,
@@ -109,11 +110,16 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
     let open = settle(&machines).await?;
     let took = began.elapsed();
     let mut found = Violations::default();
-    if open == 0 {
-        counts(&machines, scenario.counts, &mut found).await?;
-    }
+    let counted = if open == 0 { Some(counted(&machines).await?) } else { None };
     machines.drain().await;
     let mut connection = machines.connect().await?;
+    let archived = match scenario.keeps {
+        Some(kept) => archive::bring_back(&mut connection, kept, &mut found).await?,
+        None => 0,
+    };
+    if let Some(counted) = counted {
+        compare(&counted, &mut connection, scenario.counts, &mut found).await?;
+    }
     let facts = Facts::read(&mut connection).await?;
     checker::sql::check(&mut connection, &mut found).await?;
     drop(connection);
@@ -129,7 +135,7 @@ async fn judged(options: &Options, tasks: usize, plan: &Arc<Plan>, stage: &Prepa
         scenario.name,
         plan.lasts.as_secs()
     );
-    Ok(Report::of(plan, replay, took, &facts, &ledger, &happened, &found.0))
+    Ok(Report { archived, ..Report::of(plan, replay, took, &facts, &ledger, &happened, &found.0) })
 }
 
 /// Waits until every task has ended and every queue is empty, as long as something moves; how many tasks are open then.
@@ -182,8 +188,8 @@ async fn look(connection: &mut PgConnection) -> Result<(i64, i64, i64)> {
     Ok((open, messages, moves))
 }
 
-/// Compares what the services counted with the database.
-async fn counts(machines: &Machines, how: Counts, found: &mut Violations) -> Result<()> {
+/// What the services counted, over all of them.
+async fn counted(machines: &Machines) -> Result<HashMap<String, f64>> {
     let mut sums: HashMap<String, f64> = HashMap::new();
     let http = reqwest::Client::new();
     for service in &machines.services {
@@ -196,7 +202,16 @@ async fn counts(machines: &Machines, how: Counts, found: &mut Violations) -> Res
             *sums.entry(name).or_default() += value.parse().unwrap_or(0.0);
         }
     }
-    let mut connection = machines.connect().await?;
+    Ok(sums)
+}
+
+/// Compares what the services counted with the database.
+async fn compare(
+    sums: &HashMap<String, f64>,
+    connection: &mut PgConnection,
+    how: Counts,
+    found: &mut Violations,
+) -> Result<()> {
     for (series, sql) in [
         ("tasker_tasks_completions_total", "select count(*) from tasker.task_transitions where to_state = 'complete'"),
         ("tasker_tasks_requests_total", "select count(*) from tasker.tasks"),
@@ -206,7 +221,7 @@ async fn counts(machines: &Machines, how: Counts, found: &mut Violations) -> Res
             "select count(*) from tasker.step_transitions where to_state = 'reported'",
         ),
     ] {
-        let stored: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
+        let stored: i64 = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
         let (stored, counted) = (stored as f64, sums.get(series).copied().unwrap_or(0.0));
         let agrees = if how == Counts::Exact { counted == stored } else { counted <= stored };
         found.unless(agrees, Promise::Counts, || {
@@ -261,7 +276,7 @@ impl Prepared {
             orchestrations: services,
             workers: services,
             postgres,
-            settings: Vec::new(),
+            settings: scenario.keeps.map(archive::settings).unwrap_or_default(),
             data: self.data.clone(),
             effects: self.effects.clone(),
             logs: self.logs.clone(),

@@ -1,6 +1,7 @@
 //! The scenarios: which faults, how often, and on which machines. Names are those of public comparisons where these have one.
 
 use super::plan::Fault::{self, *};
+use std::time::Duration;
 
 /// One scenario.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Scenario {
     pub overload: Option<f64>,
     /// Whether processes end only when they are told to, so that what they counted can be compared with the database.
     pub counts: Counts,
+    /// How long finished tasks are kept, where they are archived while others run.
+    pub keeps: Option<Duration>,
 }
 
 /// What the machines of a scenario must be like.
@@ -59,6 +62,7 @@ const NONE: Scenario = Scenario {
     tasks_per_second: 6.0,
     overload: None,
     counts: Counts::AtMost,
+    keeps: None,
 };
 
 /// Every scenario.
@@ -225,6 +229,27 @@ pub const SCENARIOS: &[Scenario] = &[
         faults: &[(Garbage, 0, 0), (Garbage, 0, 0), (Duplicate, 0, 0)],
         every_ms: Some((300, 1500)),
         counts: Counts::Exact,
+        ..NONE
+    },
+    Scenario {
+        name: "retention",
+        about: "tasks are archived soon after their end, while whoever does that is killed and cut off and rows are locked",
+        faults: &[
+            (KillOrchestration, 0, 2000),
+            (StopOrchestration, 0, 500),
+            (FreezeOrchestration, 500, 8000),
+            (KillWorker, 0, 1000),
+            (CrashPostgres, 0, 1000),
+            (Terminate, 0, 0),
+            (LoseAnswers, 0, 0),
+            (Cut, 0, 0),
+            (HoldLocks, 200, 3000),
+            (LockTables, 200, 2000),
+            (KillAll, 0, 1000),
+        ],
+        every_ms: Some((1000, 3000)),
+        // longer than any caller tries again with the key of a task that has ended
+        keeps: Some(Duration::from_secs(20)),
         ..NONE
     },
     Scenario {

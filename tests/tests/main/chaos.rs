@@ -3,11 +3,11 @@
 use anyhow::Result;
 use sqlx::{Executor as _, PgConnection};
 use std::time::Duration;
-use tasker_shared::api::SubmitTask;
+use tasker_shared::{api::SubmitTask, storage::retention};
 use tasker_tests::{
     System,
     chaos::{
-        Options,
+        Options, archive,
         checker::{Promise, Violations, facts::Facts, judge, sql},
         dice::Dice,
         disk::SlowDisk,
@@ -255,6 +255,12 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
             "update tasker.tasks set run_at = clock_timestamp() + interval '1 hour' where input->>'number' = '1'",
         ),
         (
+            "a step is overdue that may wait for ever",
+            Promise::Limits,
+            "update tasker.step_transitions set reason = 'it waited on its queue longer than lifecycle.max_queued allows'
+              where to_state = 'in_progress' and step_id = FIRST",
+        ),
+        (
             "a task is more urgent than it was asked for",
             Promise::Limits,
             "update tasker.tasks set priority = 7 where input->>'number' = '1'",
@@ -302,6 +308,27 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
     judged.ledger.tried(3, 0, 0);
     assert!(judged.verdict().await?.contains(&Promise::Accepted), "somebody asks in vain");
     assert!(judged.verdict().await?.contains(&Promise::OneTask), "what was rolled back is there");
+    judged.system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_judge_sees_tasks_that_were_archived_and_objects_where_it_was_too_early() -> Result<()> {
+    let mut judged = Judged::new().await?;
+    let tasks: Vec<_> = (0..2).filter_map(|number| judged.ledger.task(number)).collect();
+    let mut session = judged.system.database.session("test").await?;
+    assert_eq!(retention::archive(&mut session, &tasks).await?, 2);
+    retention::delete(&mut session, &tasks).await?;
+    drop(session);
+    let broken = judged.verdict().await?;
+    assert_eq!(broken.iter().filter(|promise| **promise == Promise::NothingLost).count(), 2, "{broken:?}");
+    let mut found = Violations::default();
+    judged.connection.execute("begin").await?;
+    assert_eq!(archive::bring_back(&mut judged.connection, Duration::from_secs(3600), &mut found).await?, 2);
+    assert_eq!(found.0.len(), 1, "they were archived within the hour");
+    judged.connection.execute("rollback").await?;
+    assert_eq!(archive::bring_back(&mut judged.connection, Duration::ZERO, &mut found).await?, 2);
+    assert_eq!(found.0.len(), 1, "they had ended");
+    assert_eq!(judged.verdict().await?, [], "all is as it was");
     judged.system.close().await
 }
 

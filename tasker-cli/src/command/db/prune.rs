@@ -11,7 +11,7 @@ use serde_json::json;
 use std::time::Duration;
 use tasker_shared::storage::{
     Database, Error,
-    retention::{self, Age, Ended},
+    retention::{self, Ended, Rule},
 };
 
 pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
@@ -19,12 +19,11 @@ pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
     let database = super::connect(args.database.clone(), shell).await?;
     let archive = args.archive || settings.archive;
     let (mut tasks, mut steps) = (0, 0);
-    for (ended, finished, of_template) in rules(&database, &args).await? {
-        let age = Age { finished, of_template, identity: settings.identity_after };
+    for rule in rules(&database, &args, settings.identity_after).await? {
         let (found, of_them) = if args.dry_run {
-            retention::count(&mut database.session("count_old").await?, ended, age).await?
+            retention::count(&mut database.session("count_old").await?, rule).await?
         } else {
-            remove(&database, ended, age, archive, settings.batch_size).await?
+            remove(&database, rule, archive, settings.batch_size).await?
         };
         (tasks, steps) = (tasks + found, steps + of_them);
     }
@@ -40,20 +39,20 @@ pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
 }
 
 /// What was asked for, and what templates say of the same tasks: their word holds for theirs.
-async fn rules(database: &Database, args: &PruneArgs) -> Result<Vec<(Ended, Duration, bool)>, Error> {
+async fn rules(database: &Database, args: &PruneArgs, identity: Option<Duration>) -> Result<Vec<Rule>, Error> {
     let asked = [(Ended::Complete, Some(args.older_than)), (Ended::Otherwise, args.failed_older_than)];
     let asked: Vec<_> = asked.into_iter().filter_map(|(ended, age)| Some((ended, age?, false))).collect();
     let said = retention::of_templates(&mut database.session("look").await?).await?;
     let said = said.into_iter().filter(|(of, _)| asked.iter().any(|(ended, ..)| ended == of));
-    let said: Vec<_> = said.map(|(ended, age)| (ended, age, true)).collect();
-    Ok(asked.into_iter().chain(said).collect())
+    let all: Vec<_> = said.map(|(ended, age)| (ended, age, true)).chain(asked.iter().copied()).collect();
+    Ok(all.into_iter().flat_map(|(ended, age, of_template)| Rule::keeping(ended, age, of_template, identity)).collect())
 }
 
-async fn remove(database: &Database, ended: Ended, age: Age, archive: bool, batch: i64) -> Result<(i64, i64), Error> {
+async fn remove(database: &Database, rule: Rule, archive: bool, batch: i64) -> Result<(i64, i64), Error> {
     let (mut tasks, mut steps, mut place) = (0, 0, None);
     loop {
         let mut session = database.begin("prune").await?;
-        let found = retention::find(&mut session, ended, age, place, batch).await?;
+        let found = retention::find(&mut session, rule, place, batch).await?;
         if archive {
             retention::archive(&mut session, &found.tasks).await?;
         }

@@ -37,21 +37,36 @@ pub enum Ended {
     Otherwise,
 }
 
-/// How old tasks must be.
+/// Which tasks become how old. No task is meant by two rules, and whatever a rule means is old enough at the same age: who walks
+/// over them by their end passes by none that is too young.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Age {
-    /// Since their end.
-    pub finished: Duration,
-    /// Whether it is an age that templates say, and holds for their tasks; else it holds for those whose template says none.
-    pub of_template: bool,
-    /// Those with an identity, since their end; `None` keeps them.
-    pub identity: Option<Duration>,
+pub struct Rule {
+    /// How they ended.
+    pub ended: Ended,
+    /// The age that their templates say; `None` for those whose template says none.
+    pub said: Option<Duration>,
+    /// Whether those with an identity are meant, or those without; `None` for both.
+    pub with_identity: Option<bool>,
+    /// How old they must be, since their end.
+    pub age: Duration,
 }
 
-impl Age {
-    /// What a task's template must say.
-    fn said(&self) -> Option<i64> {
-        self.of_template.then(|| i64::try_from(self.finished.as_millis()).unwrap_or(i64::MAX))
+impl Rule {
+    /// The rules for tasks that are kept for `age`, and those with an identity for at least `identity`; `None` is for ever. With
+    /// `of_template` it is the age that their templates say.
+    pub fn keeping(ended: Ended, age: Duration, of_template: bool, identity: Option<Duration>) -> Vec<Self> {
+        let both = Self { ended, said: of_template.then_some(age), with_identity: None, age };
+        let without = Self { with_identity: Some(false), ..both };
+        match identity {
+            Some(identity) if identity <= age => vec![both],
+            Some(identity) => vec![without, Self { with_identity: Some(true), age: identity, ..both }],
+            None => vec![without],
+        }
+    }
+
+    /// What a task's template must say, in milliseconds.
+    fn said_ms(&self) -> Option<i64> {
+        self.said.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -102,20 +117,14 @@ struct Row {
     steps: Option<i64>,
 }
 
-/// Looks at the finished tasks after `place`, and locks those that are old enough, with up to `most_steps` steps together or
+/// Looks at the finished tasks after `place`, and locks those that a rule means and that are old enough, with up to `most_steps` steps together or
 /// one larger task.
 ///
 /// Tasks with a dead letter that nobody has resolved stay, as do those that somebody holds or has reopened.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn find(
-    session: &mut Session,
-    ended: Ended,
-    age: Age,
-    place: Option<Place>,
-    most_steps: i64,
-) -> Result<Found, Error> {
+pub async fn find(session: &mut Session, rule: Rule, place: Option<Place>, most_steps: i64) -> Result<Found, Error> {
     let query = sqlx::query_as(
         "-- find_old_tasks
          with seen as materialized (
@@ -127,26 +136,25 @@ pub async fn find(
              select s.id from seen s join tasker.templates p on p.id = s.template_id
               where (s.state = 'complete') = $5
                 and case when $5 then p.complete_after_ms else p.failed_after_ms end is not distinct from $7
-                and (s.identity_hash is null or s.finished_at < statement_timestamp() - make_interval(secs => $6))
+                and ($6::boolean is null or (s.identity_hash is not null) = $6)
                 and not exists (select from tasker.dead_letters d where d.task_id = s.id and d.resolved_at is null)),
          locked as materialized (
              select t.id from tasker.tasks t
               where t.id in (select id from old) and t.finished_at is not null
               order by t.id for update skip locked)
          select s.id, s.finished_at,
-                extract(epoch from statement_timestamp() - s.finished_at)::double precision
-                - greatest($1, case when s.identity_hash is not null then $6 end) as overdue,
+                extract(epoch from statement_timestamp() - s.finished_at)::double precision - $1 as overdue,
                 case when l.id is not null then (select count(*) from tasker.steps p where p.task_id = s.id) end as steps
            from seen s left join locked l on l.id = s.id
           order by s.finished_at, s.id",
     )
-    .bind(age.finished.as_secs_f64())
+    .bind(rule.age.as_secs_f64())
     .bind(place.map_or(DateTime::UNIX_EPOCH, |place| place.finished_at))
     .bind(place.map_or(TaskId(Uuid::nil()), |place| place.id))
     .bind(LOOK)
-    .bind(ended == Ended::Complete)
-    .bind(age.identity.map(|age| age.as_secs_f64()))
-    .bind(age.said());
+    .bind(rule.ended == Ended::Complete)
+    .bind(rule.with_identity)
+    .bind(rule.said_ms());
     let rows: Vec<Row> = session.fetch("find_old_tasks", query).await?;
     Ok(chosen(&rows, most_steps))
 }
@@ -170,24 +178,24 @@ fn chosen(rows: &[Row], most_steps: i64) -> Found {
     found
 }
 
-/// How many finished tasks are old enough, and how many steps they have.
+/// How many of the finished tasks that a rule means are old enough, and how many steps they have.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn count(session: &mut Session, ended: Ended, age: Age) -> Result<(i64, i64), Error> {
+pub async fn count(session: &mut Session, rule: Rule) -> Result<(i64, i64), Error> {
     let query = sqlx::query_as(
         "-- count_old_tasks
          select count(*), coalesce(sum((select count(*) from tasker.steps p where p.task_id = t.id)), 0)::bigint
            from tasker.tasks t join tasker.templates o on o.id = t.template_id
           where t.finished_at < statement_timestamp() - make_interval(secs => $1) and (t.state = 'complete') = $2
             and case when $2 then o.complete_after_ms else o.failed_after_ms end is not distinct from $4
-            and (t.identity_hash is null or t.finished_at < statement_timestamp() - make_interval(secs => $3))
+            and ($3::boolean is null or (t.identity_hash is not null) = $3)
             and not exists (select from tasker.dead_letters d where d.task_id = t.id and d.resolved_at is null)",
     )
-    .bind(age.finished.as_secs_f64())
-    .bind(ended == Ended::Complete)
-    .bind(age.identity.map(|age| age.as_secs_f64()))
-    .bind(age.said());
+    .bind(rule.age.as_secs_f64())
+    .bind(rule.ended == Ended::Complete)
+    .bind(rule.with_identity)
+    .bind(rule.said_ms());
     Ok(session.fetch_optional("count_old_tasks", query).await?.unwrap_or_default())
 }
 

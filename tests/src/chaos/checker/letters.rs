@@ -1,7 +1,7 @@
 //! Dead letters, against what the plan gave reason to park: each has its letter, as often as its history says, and there
 //! is no other.
 
-use super::{Promise, Violations, facts::Facts};
+use super::{Promise, Violations, facts::Facts, limits};
 use crate::chaos::{
     graph::{Fate, Graph},
     ledger::Entries,
@@ -22,7 +22,7 @@ pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], found: &m
         if line.actor.starts_with("operator:") {
             *due.entry(("manual", step.to_string())).or_default() += 1;
             found.unless(asked.contains(&step), Promise::Parked, || format!("no operator parked this step: {line:?}"));
-        } else if missing.contains(&step) {
+        } else if missing.contains(&step) && !limits::is_overdue(line) {
             *due.entry(("handler_not_found", step.to_string())).or_default() += 1;
         }
     }
