@@ -15,6 +15,7 @@ pub(super) fn database() -> Database {
         acquire_timeout: Duration::from_millis(1),
         statement_timeout: Duration::from_secs(1),
         application_name: "fuzz".into(),
+        own_names_only: true,
     };
     Database::deferred(&options, Metrics::disabled()).expect("the URL is one")
 }

@@ -215,6 +215,7 @@ async fn prepare(url: &str) -> Result<()> {
         acquire_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(60),
         application_name: "tasker-migrate".to_owned(),
+        own_names_only: true,
     };
     let metrics = tasker_shared::metrics::Metrics::disabled();
     let database = Database::connect(&options, metrics).await.map_err(unreachable)?;

@@ -118,6 +118,7 @@ pub fn options(url: &str) -> Options {
         acquire_timeout: Duration::from_secs(30),
         statement_timeout: Duration::from_secs(30),
         application_name: "tasker-tests".to_owned(),
+        own_names_only: false,
     }
 }
 

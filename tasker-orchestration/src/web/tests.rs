@@ -57,6 +57,7 @@ fn unconnected() -> Orchestration {
         acquire_timeout: Duration::from_millis(100),
         statement_timeout: Duration::from_secs(1),
         application_name: "test".into(),
+        own_names_only: true,
     };
     let database = Database::deferred(&options, Metrics::disabled()).unwrap();
     let settings = orchestration::Settings {

@@ -58,6 +58,9 @@ pub enum Error {
     Service(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The name of the orchestration service.
+pub const ORCHESTRATION: &str = "tasker-orchestration";
+
 /// What a service works with; cheap to clone. Two services may share it in one process.
 #[derive(Clone)]
 pub struct Process {
@@ -100,6 +103,7 @@ impl Process {
             acquire_timeout: config.database.acquire_timeout,
             statement_timeout: config.database.statement_timeout,
             application_name: service.to_owned(),
+            own_names_only: service == ORCHESTRATION,
         };
         let (database, schema) = while_away(config.database.startup_timeout, &shutdown, async || {
             let database = Database::connect(&options, telemetry.metrics().clone()).await?;

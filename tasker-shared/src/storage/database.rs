@@ -9,6 +9,7 @@ use crate::{
     },
     queue::traffic::Traffic,
 };
+use futures::FutureExt as _;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Postgres,
     pool::PoolConnection,
@@ -17,6 +18,7 @@ use sqlx::{
 };
 use std::{
     io,
+    panic::AssertUnwindSafe,
     str::FromStr,
     sync::{
         Arc,
@@ -28,6 +30,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How much longer than the server may take a statement's answer may take to arrive. Then nobody is there any more.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Where names without a schema are looked up by a program that has none of its own.
+const OWN_NAMES: (&str, &str) = ("search_path", "pg_catalog,pg_temp");
 
 /// How hot statements are planned: once, by index, whatever the statistics say. A plan is kept as long as its
 /// session, and one that was made while the tables were small would read them whole for ever.
@@ -58,6 +63,9 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
+    /// Whether names without a schema mean PostgreSQL's own only. Where many may create functions in `public`, one of them could
+    /// otherwise stand for what this program calls. A worker's handlers write into tables of their own, by the names they know.
+    pub own_names_only: bool,
 }
 
 /// A pool of connections; cheap to clone.
@@ -123,6 +131,7 @@ impl Database {
             .options([("idle_in_transaction_session_timeout", options.statement_timeout.as_millis().to_string())])
             .options(KEEPALIVES)
             .options(PLANS)
+            .options(options.own_names_only.then_some(OWN_NAMES))
             // every statement is measured here already
             .disable_statement_logging();
         let doubt = Doubt::default();
@@ -298,9 +307,15 @@ fn no_answer(patience: Duration) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}")))
 }
 
-/// The answer, or that there is none: a connection that the network swallowed says nothing for hours.
+/// The answer, or that there is none: a connection that the network swallowed says nothing for hours, and a value that a Rust
+/// type has no room for, such as an infinite time, makes its decoder panic.
 async fn within<T>(patience: Duration, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| Err(no_answer(patience)))
+    let answer = AssertUnwindSafe(answer).catch_unwind();
+    match tokio::time::timeout(patience, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(sqlx::Error::Decode("a value is out of the range of its type".into())),
+        Err(_) => Err(no_answer(patience)),
+    }
 }
 
 /// A connection in use: a transaction that has a name, or single statements.
@@ -496,6 +511,9 @@ impl Session {
         self.metrics.sql_queries.add(1, OperationOutcome { operation: doing, outcome: Success::of(&answer) });
         if answer.as_ref().is_err_and(is_cut) {
             self.doubt.cut();
+            self.connection.close_on_drop();
+        } else if matches!(answer, Err(sqlx::Error::Decode(_))) {
+            // the rest of the answer was not read
             self.connection.close_on_drop();
         }
         answer.map_err(|source| Error::Statement { doing, source })

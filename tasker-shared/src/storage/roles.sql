@@ -33,7 +33,8 @@ revoke all on schema tasker, pgmq from public, tasker_orchestration, tasker_work
 grant usage on schema tasker to tasker_orchestration, tasker_worker, tasker_submit, tasker_readonly;
 grant usage on schema pgmq to tasker_orchestration, tasker_worker, tasker_readonly;
 
--- Orchestration works on all tables. It neither changes the audit nor the schema, and makes queues through a function.
+-- Orchestration works on all tables. It changes no entry of the audit, of which it removes old ones, and not the schema, and
+-- makes queues through a function.
 grant select, insert, update, delete on all tables in schema tasker to tasker_orchestration;
 revoke insert, update, delete on tasker._sqlx_migrations from tasker_orchestration;
 -- Old entries are locked before they are removed, which asks for the right to change some column; the table refuses changes.
@@ -53,13 +54,40 @@ grant select on tasker._sqlx_migrations, tasker.compatibility, tasker.namespaces
 grant update (source_system) on tasker.tasks to tasker_worker;
 grant update (state, attempt, worker_id, outcome, result, error, progress, enqueued_at, started_at, reported_at)
     on tasker.steps to tasker_worker;
-grant insert on tasker.step_transitions, tasker.dead_letters to tasker_worker;
+grant insert (task_id, step_id, from_state, to_state, attempt, actor, reason) on tasker.step_transitions to tasker_worker;
+grant insert (id, reason, queue, namespace, message, headers, detail, read_count) on tasker.dead_letters to tasker_worker;
 grant insert, update, delete on tasker.workers to tasker_worker;
 -- Permits that limit how many steps run at once are taken with the claim and given back with the report.
 grant select on tasker.limits, tasker.template_steps to tasker_worker;
 grant select, insert, update, delete on tasker.permits, tasker.permit_waits to tasker_worker;
 grant usage on sequence tasker.transition_id to tasker_worker;
 grant execute on function tasker.uuid_v7(), tasker.authenticate_key(text, bytea) to tasker_worker;
+
+-- It moves steps that wait for a worker or run, to where a worker moves them, and signs as one. Whoever owns the tables is not bound.
+do $$
+declare
+    tables constant text[] := '{steps,step_transitions,dead_letters}';
+    name   text;
+    rule   record;
+begin
+    foreach name in array tables loop
+        execute format('alter table tasker.%I enable row level security', name);
+    end loop;
+    for rule in select tablename, policyname from pg_policies where schemaname = 'tasker' and tablename = any (tables) loop
+        execute format('drop policy %I on tasker.%I', rule.policyname, rule.tablename);
+    end loop;
+    foreach name in array tables loop
+        execute format('create policy who_may_read_sees_all on tasker.%I for select using (true)', name);
+        execute format('create policy orchestration on tasker.%I to tasker_orchestration using (true) with check (true)', name);
+    end loop;
+end
+$$;
+create policy worker on tasker.steps for update to tasker_worker
+    using (state in ('enqueued', 'in_progress'))
+    with check (state in ('in_progress', 'reported', 'enqueued', 'pending'));
+create policy worker on tasker.step_transitions for insert to tasker_worker
+    with check (actor like 'worker:%' and to_state in ('in_progress', 'reported', 'enqueued', 'pending'));
+create policy worker on tasker.dead_letters for insert to tasker_worker with check (reason = 'unreadable');
 
 -- Readers see everything but keys and the audit.
 grant select on all tables in schema tasker, pgmq to tasker_readonly;

@@ -38,6 +38,7 @@ async fn fragile(test: &TestDatabase) -> Result<(Proxy, Database)> {
         acquire_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(1),
         application_name: "fragile".to_owned(),
+        own_names_only: true,
     };
     Ok((proxy, Database::connect(&options, Metrics::disabled()).await?))
 }
@@ -145,6 +146,7 @@ async fn requests_leave_half_of_the_connections_to_the_loops_however_many_there_
         acquire_timeout: Duration::from_millis(500),
         statement_timeout: Duration::from_secs(10),
         application_name: "shared".to_owned(),
+        own_names_only: true,
     };
     let loops = Database::connect(&options, Metrics::disabled()).await?;
     // two doors for requests, as the API and its gate have, and one bound for both

@@ -93,6 +93,30 @@ async fn a_step_parked_by_an_operator_is_kept_with_reason_and_snapshot_and_redri
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_with_a_time_that_no_program_can_read_is_parked_and_others_go_on() -> Result<()> {
+    let settings = tasker_orchestration::Settings { max_deliveries: 1, ..orchestration_settings() };
+    let (mut system, gate) = (System::start_with(settings, Metrics::disabled()).await?, Gate::new());
+    system.add_worker(worker(&gate))?;
+    system.apply(&single("one", "gate", "")).await?;
+    let odd = system.begin("one").await?;
+    let call = gate.next().await;
+    let refused = system.execute("update tasker.steps set enqueued_at = '-infinity'").await;
+    assert!(format!("{:#}", refused.unwrap_err()).contains("step_times_can_be_read"));
+    system.execute("alter table tasker.steps drop constraint step_times_can_be_read").await?;
+    system.execute("update tasker.steps set enqueued_at = '-infinity', started_at = 'infinity'").await?;
+    call.succeed(json!(1));
+    let open = DeadLetterFilter { open: Some(true), ..DeadLetterFilter::default() };
+    eventually("it is parked", async || Ok(letters(&system, &open).await?.len() == 1)).await?;
+    let letter = letters(&system, &open).await?.remove(0);
+    assert_eq!((letter.reason, letter.task_id), (DeadLetterReason::Poison, Some(odd)));
+    assert!(letter.detail.contains("a value is out of the range of its type"), "{}", letter.detail);
+    let well = system.begin("one").await?;
+    gate.next().await.succeed(json!(1));
+    assert_eq!(system.ended(well).await?.summary.state, TaskState::Complete);
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_whose_task_went_another_way_is_not_redriven() -> Result<()> {
     let (mut system, gate) = (System::start().await?, Gate::new());
     system.add_worker(worker(&gate))?;

@@ -7,13 +7,13 @@ use tasker_shared::{
     api::{Action, ApplyTemplate, SubmitTask},
     id::TaskId,
     metrics::Metrics,
-    storage::roles,
+    storage::{Database, Options, roles},
     task::TaskState,
 };
 use tasker_tests::{
     TestDatabase,
     process::{ORCHESTRATION, Process, WORKER},
-    system::{connect, eventually},
+    system::{self, connect, eventually},
 };
 
 const TEMPLATE: &str = "
@@ -70,6 +70,23 @@ impl Stage {
 
     async fn connection(&self, role: &str) -> Result<PgConnection> {
         Ok(PgConnection::connect(&self.url(role)?).await?)
+    }
+
+    /// A task with a step in each of these states.
+    async fn steps(&mut self, states: &[&str]) -> Result<()> {
+        let sql = "with home as (insert into tasker.namespaces (name, queue) values ('n', 'worker_n')),
+             template as (
+                 insert into tasker.templates (id, namespace, name, version, definition, source, checksum, identity_strategy)
+                 values (gen_random_uuid(), 'n', 't', '1', '{}', '', '', 'always_unique') returning id),
+             task as (
+                 insert into tasker.tasks (id, template_id, namespace, name, version, state, input, correlation_id)
+                 select gen_random_uuid(), id, 'n', 't', '1', 'in_progress', '{}', gen_random_uuid() from template returning id)
+             insert into tasker.steps (id, task_id, name, position, state, waiting_on, max_attempts, timeout_ms, finished_at)
+             select gen_random_uuid(), task.id, s.state, s.place, s.state, 0, 1, 1,
+                    case when s.state in ('complete', 'error') then now() end
+               from task, unnest($1::text[]) with ordinality s (state, place)";
+        sqlx::query(sql).bind(states).execute(&mut self.owner).await?;
+        Ok(())
     }
 
     async fn finish(mut self) -> Result<()> {
@@ -160,7 +177,7 @@ fn denied(processes: &[&Process]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_can_do_what_a_worker_does_and_no_more() -> Result<()> {
-    let stage = Stage::start().await?;
+    let mut stage = Stage::start().await?;
     let mut worker = stage.connection("tasker_worker").await?;
     refused(&mut worker, &[
         "select * from tasker.api_keys",
@@ -182,6 +199,11 @@ async fn a_worker_can_do_what_a_worker_does_and_no_more() -> Result<()> {
         "update tasker.step_transitions set actor = 'x'",
         "delete from tasker.step_transitions",
         "select * from tasker.dead_letters",
+        "insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor) values (gen_random_uuid(), gen_random_uuid(), 'in_progress', 'reported', 1, 'operator:admin')",
+        "insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor) values (gen_random_uuid(), gen_random_uuid(), 'reported', 'complete', 1, 'worker:x')",
+        "insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, at) values (gen_random_uuid(), gen_random_uuid(), 'in_progress', 'reported', 1, 'worker:x', '2020-01-01')",
+        "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count) values (gen_random_uuid(), 'manual', 'worker_x', '{}', 'x', 0)",
+        "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count, parked_by) values (gen_random_uuid(), 'unreadable', 'worker_x', '{}', 'x', 0, 'operator:x')",
         "insert into tasker.task_transitions (task_id, to_state, actor) values (gen_random_uuid(), 'pending', 'x')",
         "select tasker.submit('a', 'b', '{}')",
         "select tasker.create_queue('x')",
@@ -198,6 +220,30 @@ async fn a_worker_can_do_what_a_worker_does_and_no_more() -> Result<()> {
         "set role tasker_orchestration",
     ])
     .await?;
+    // and of the steps of others those only that a worker may move, to where it may
+    stage.steps(&["enqueued", "in_progress", "complete", "error"]).await?;
+    let forged = sqlx::raw_sql("update tasker.steps set result = '7'").execute(&mut worker).await?.rows_affected();
+    assert_eq!(forged, 2, "what is enqueued and what runs");
+    refused(&mut worker, &["update tasker.steps set state = 'complete'"]).await?;
+    worker.close().await?;
+    stage.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_in_public_stands_for_none_that_tasker_calls() -> Result<()> {
+    let mut stage = Stage::start().await?;
+    sqlx::raw_sql("grant create on schema public to public").execute(&mut stage.owner).await?;
+    let mut worker = stage.connection("tasker_worker").await?;
+    let mine = "returns bytea language plpgsql as $$ begin raise exception 'mine, as %', current_user; end $$";
+    sqlx::raw_sql(&format!("create function public.set_bit(bytea, integer, integer) {mine}"))
+        .execute(&mut worker)
+        .await?;
+    sqlx::raw_sql("select tasker.uuid_v7()").execute(&mut stage.owner).await.context("the owner's own session")?;
+    let options = Options { own_names_only: true, ..system::options(&stage.database.url) };
+    let pool = Database::connect(&options, Metrics::disabled()).await?;
+    let path: String = sqlx::query_scalar("show search_path").fetch_one(pool.pool()).await?;
+    assert_eq!(path, "pg_catalog,pg_temp");
+    pool.pool().close().await;
     worker.close().await?;
     stage.finish().await
 }

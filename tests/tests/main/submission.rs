@@ -121,11 +121,25 @@ async fn sql_submission_refuses_what_cannot_be_a_task() -> Result<()> {
         ("'test', 'one', tags => array['a', null]", "must not be null"),
         ("'test', 'one', priority => 101", "priority"),
         ("'test', 'one', priority => 70000", "smallint"),
+        ("'test', 'one', run_at => 'infinity'", "run_at must be a time between the years 1 and 9999"),
+        ("'test', 'one', run_at => '290000-01-01'", "run_at must be a time between the years 1 and 9999"),
+        ("'test', 'one', reason => repeat('x', 1025)", "reason must have 1 to 1024 bytes"),
+        ("'test', 'one', tags => array['a', '']", "tags must have 1 to 1024 bytes"),
+        ("'test', 'one', tags => array_fill('a'::text, array[51])", "51 tags; at most 50 are allowed"),
     ] {
         let error = by_sql(&system, arguments).await.expect_err(arguments).to_string();
         assert!(error.contains(reason), "{arguments}: {error}");
     }
     assert_eq!(system.count("select count(*) from tasker.tasks").await?, 0);
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_by_sql_can_be_read_wherever_their_array_begins() -> Result<()> {
+    let system = start().await?;
+    system.apply(&single("one", "echo", "")).await?;
+    let task = system.ended(by_sql(&system, "'test', 'one', tags => '[5:6]={a,b}'").await?).await?;
+    assert_eq!(task.summary.tags, ["a", "b"]);
     system.finish().await
 }
 

@@ -86,6 +86,7 @@ pub(super) async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
         acquire_timeout: CONNECT_TIMEOUT,
         statement_timeout: STATEMENT_TIMEOUT,
         application_name: "tasker db".to_owned(),
+        own_names_only: true,
     };
     Ok(Database::connect(&options, Metrics::disabled()).await?)
 }
