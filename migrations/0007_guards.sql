@@ -132,3 +132,23 @@ begin
     end if;
 end
 $$;
+
+-- Versions of a template may limit the same steps differently: whoever frees a permit walks from one limit to the next.
+create index permit_waits_next on tasker.permit_waits (namespace, scope, value, max, vt);
+comment on index tasker.permit_waits_next is 'Who is next when a permit becomes free.';
+drop index tasker.permit_waits_scope;
+
+-- The namespace's row is written in any case: whoever removes the last limit at this moment waits here.
+create or replace function tasker.list_template_steps() returns trigger
+language plpgsql
+as $$
+begin
+    insert into tasker.template_steps (template_id, name, handler, concurrency_limit, concurrency_key)
+    select new.id, s->>'name', s #>> '{handler,callable}', (s #>> '{concurrency,limit}')::integer, s #>> '{concurrency,key}'
+      from jsonb_array_elements(new.definition->'steps') s;
+    update tasker.namespaces n set is_limited = true
+     where n.name = new.namespace
+       and exists (select from tasker.template_steps d where d.template_id = new.id and d.concurrency_limit is not null);
+    return null;
+end
+$$;

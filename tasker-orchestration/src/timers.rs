@@ -22,6 +22,9 @@ use tasker_shared::{
 /// The most timers of one transaction.
 const BATCH: i64 = 200;
 
+/// The time between two looks at timers whose tasks somebody else holds.
+const HELD: Duration = Duration::from_millis(10);
+
 /// Acts on the timers that are due; answers with the time until the next one.
 pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, storage::Error> {
     match fire(orchestration).await {
@@ -43,11 +46,7 @@ async fn fire(orchestration: &Orchestration) -> Result<Duration, Error> {
         let mut committed = Committed::new();
         start(orchestration, &mut session, &due, &mut committed).await?;
         retry(orchestration, &mut session, &due, &mut committed).await?;
-        for late in of_kind(&due, "deadline") {
-            if !late.task_state.is_final() {
-                end_late(&mut session, late, &mut committed).await?;
-            }
-        }
+        end_late(&mut session, &due, &mut committed).await?;
         committed.transaction = Some(session.commit().await?);
         committed.tell(orchestration);
         // there may be more, and tasks that somebody else held
@@ -57,7 +56,9 @@ async fn fire(orchestration: &Orchestration) -> Result<Duration, Error> {
     let mut session = orchestration.database().session("next_timer").await?;
     let longest = orchestration.settings().timer_poll_interval;
     let next = timers::next_due(&mut session).await?.unwrap_or(longest);
-    Ok(next.clamp(Duration::from_millis(1), longest))
+    // what is due and was not taken is held by somebody
+    let shortest = if next.is_zero() { HELD } else { Duration::from_millis(1) };
+    Ok(next.clamp(shortest, longest))
 }
 
 async fn start(
@@ -91,17 +92,26 @@ async fn retry(
     enqueue::send(orchestration, session, ready.collect(), committed).await
 }
 
-async fn end_late(session: &mut Session, late: &Due, committed: &mut Committed) -> Result<(), Error> {
+/// The states of a step of a task that has not ended.
+const OPEN: [StepState; 5] =
+    [StepState::Pending, StepState::Enqueued, StepState::InProgress, StepState::Reported, StepState::WaitingForRetry];
+
+async fn end_late(session: &mut Session, due: &[Due], committed: &mut Committed) -> Result<(), Error> {
+    let late: Vec<&Due> = of_kind(due, "deadline").into_iter().filter(|due| !due.task_state.is_final()).collect();
+    if late.len() > 1 {
+        let tasks: Vec<TaskId> = late.iter().map(|late| late.task_id).collect();
+        operations::hold_steps(session, &tasks, &OPEN).await?;
+    }
+    for late in late {
+        end(session, late, committed).await?;
+    }
+    Ok(())
+}
+
+async fn end(session: &mut Session, late: &Due, committed: &mut Committed) -> Result<(), Error> {
     const REASON: &str = "the task lasted longer than its lifecycle.max_duration allows";
-    let open = [
-        StepState::Pending,
-        StepState::Enqueued,
-        StepState::InProgress,
-        StepState::Reported,
-        StepState::WaitingForRetry,
-    ];
     let (to, who) = (StepState::Cancelled, "orchestration");
-    let stopped = operations::move_steps(session, late.task_id, None, &open, to, None, who, Some(REASON)).await?;
+    let stopped = operations::move_steps(session, late.task_id, None, &OPEN, to, None, who, Some(REASON)).await?;
     committed.moved_steps.extend(stopped.iter().map(|step| (step.from_state, to)));
     let steps: Vec<StepId> = stopped.iter().map(|step| step.step_id).collect();
     limits::uncover(session, &late.namespace, &steps).await?;

@@ -134,6 +134,10 @@ async fn settle(core: &Core, served: &Served, session: &mut Session, claim: &Cla
     if !claim.contended.is_empty() {
         scopes.extend(concurrency::free_unused(session, Some(&claim.contended)).await?);
     }
+    // a step of a paused task was woken for a permit that it does not take
+    if claim.withdrawn > 0 && served.is_limited() {
+        scopes.extend(concurrency::waited_for(session, &served.namespace).await?);
+    }
     report::wake(core, &served.queue, &served.namespace, session, &scopes).await
 }
 

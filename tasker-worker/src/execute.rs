@@ -19,7 +19,7 @@ use tasker_shared::{
     metrics::{Success, labels},
     name::Name,
     step::{Failure, FailureKind, Outcome},
-    storage::leases::Claimed,
+    storage::leases::{Claimed, LARGEST_FAMILY},
     telemetry::{Span, Station, TraceParent, span_id},
     template::{Compiled, Handler},
 };
@@ -105,6 +105,14 @@ impl Prepared {
             let message =
                 format!("the step was claimed {} times and never reported: it takes its workers down", step.read_ct);
             return Outcome::Failure(Failure::new(FailureKind::Poison, message));
+        }
+        if let Some(bytes) = step.oversized {
+            let parents = step.parent_ids.len();
+            let message = format!(
+                "the results of its {parents} parents have {bytes} bytes together, and at most {LARGEST_FAMILY} can be handed on; let \
+                 parents return less, such as where they stored it"
+            );
+            return Outcome::Failure(Failure::new(FailureKind::Permanent, message));
         }
         let Some((template, index)) = &self.template else {
             let message = format!("the template of the task has no step `{}`", step.step_name);

@@ -125,7 +125,7 @@ pub async fn take(session: &mut Session, queue: &'static str, limit: i64) -> Res
     let sql = format!(
         "-- take_messages
          with visible as (
-             select msg_id from pgmq.q_{queue} where vt <= clock_timestamp()
+             select msg_id from pgmq.q_{queue} where vt <= statement_timestamp()
               order by vt limit $1 for update skip locked)
          delete from pgmq.q_{queue} q where q.msg_id = any (array (select msg_id from visible))
          returning q.msg_id, q.read_ct, q.enqueued_at, coalesce(q.message, 'null') as message, q.headers"

@@ -19,6 +19,9 @@ use chrono::{DateTime, Utc};
 /// How long a message of a step that is set aside is hidden at most: if all else fails it is looked at again then.
 const HIDDEN: &str = "1 hour";
 
+/// As a limit: none.
+const LARGEST: i32 = i32::MAX;
+
 const CLAIM: Edge = Edge::of(StepState::Enqueued, StepEvent::Claim);
 
 /// The parts of a claim's statement that deal with limits.
@@ -59,7 +62,7 @@ pub(super) fn limited(table: &str) -> Parts {
     // the step was set aside with another message, which comes back when a permit is free; nobody would bring back two
     let copies = format!(
         "or exists (select from tasker.permit_waits w join {table} o on o.msg_id = w.msg_id
-                     where w.step_id = v.step_id and w.msg_id <> v.msg_id and o.vt > clock_timestamp())"
+                     where w.step_id = v.step_id and w.msg_id <> v.msg_id and o.vt > statement_timestamp())"
     );
     let before = format!(
         "home as materialized (select name from tasker.namespaces where queue = $5),
@@ -151,8 +154,13 @@ pub type Scope = (String, String);
 pub async fn free(session: &mut Session, attempts: &[(StepId, i32)]) -> Result<Vec<Scope>, Error> {
     let query = sqlx::query_as(
         "-- free_permits
-         delete from tasker.permits p using unnest($1::uuid[], $2::integer[]) a (step_id, attempt)
-          where p.step_id = a.step_id and p.attempt = a.attempt
+         with mine as materialized (
+             select p.namespace, p.scope, p.value, p.slot
+               from tasker.permits p join unnest($1::uuid[], $2::integer[]) a (step_id, attempt)
+                 on p.step_id = a.step_id and p.attempt = a.attempt
+              order by p.namespace, p.scope, p.value, p.slot for update of p)
+         delete from tasker.permits p using mine m
+          where p.namespace = m.namespace and p.scope = m.scope and p.value = m.value and p.slot = m.slot
          returning p.scope, p.value",
     )
     .bind(attempts.iter().map(|a| a.0).collect::<Vec<_>>())
@@ -168,10 +176,14 @@ pub async fn free(session: &mut Session, attempts: &[(StepId, i32)]) -> Result<V
 pub async fn free_unused(session: &mut Session, steps: Option<&[StepId]>) -> Result<Vec<Scope>, Error> {
     let query = sqlx::query_as(
         "-- free_unused_permits
-         delete from tasker.permits p
-          where ($1::uuid[] is null or p.step_id = any ($1))
-            and not exists (select from tasker.steps s
-                             where s.id = p.step_id and s.state = 'in_progress' and s.attempt = p.attempt)
+         with unused as materialized (
+             select p.namespace, p.scope, p.value, p.slot from tasker.permits p
+              where ($1::uuid[] is null or p.step_id = any ($1))
+                and not exists (select from tasker.steps s
+                                 where s.id = p.step_id and s.state = 'in_progress' and s.attempt = p.attempt)
+              order by p.namespace, p.scope, p.value, p.slot for update skip locked)
+         delete from tasker.permits p using unused u
+          where p.namespace = u.namespace and p.scope = u.scope and p.value = u.value and p.slot = u.slot
          returning p.scope, p.value",
     );
     session.fetch("free_unused_permits", query.bind(steps)).await
@@ -179,29 +191,51 @@ pub async fn free_unused(session: &mut Session, steps: Option<&[StepId]>) -> Res
 
 /// Brings back, for each of these limits, as many of the steps that wait longest as there are permits.
 ///
+/// Versions of a template may say different limits of the same scope: each step waits for its own. What an operator set is
+/// read where it stands, since a step may have been set aside by a claim that did not see it yet.
+///
 /// # Errors
 /// [`Error::Statement`].
 pub async fn wake(session: &mut Session, queue: &QueueName, scopes: &[Scope]) -> Result<u64, Error> {
     let sql = format!(
         "-- wake_permit_waits
-         with home as materialized (select name from tasker.namespaces where queue = $1),
-         scope as materialized (select distinct scope, value from unnest($2::text[], $3::text[]) s (scope, value)),
-         room as materialized (
-             select s.scope, s.value,
-                    first.max - (select count(*) from tasker.permits p
-                                  where p.namespace = home.name and p.scope = s.scope and p.value = s.value) as permits
+         with recursive home as materialized (select name from tasker.namespaces where queue = $1),
+         scope as materialized (
+             select s.scope, s.value, (select count(*) from tasker.permits p
+                                        where p.namespace = home.name and p.scope = s.scope and p.value = s.value) as used
+               from (select distinct scope, value from unnest($2::text[], $3::text[]) s (scope, value)) s cross join home),
+         -- walks the index from one limit to the next, however many wait for each
+         told as (
+             select s.scope, s.value, s.used, (select min(w.max) from tasker.permit_waits w
+                                                where w.namespace = home.name and w.scope = s.scope and w.value = s.value) as max
                from scope s cross join home
-              cross join lateral (
-                    select max from tasker.permit_waits w
-                     where w.namespace = home.name and w.scope = s.scope and w.value = s.value order by w.vt limit 1) first),
+             union all
+             select t.scope, t.value, t.used, (select min(w.max) from tasker.permit_waits w
+                                                where w.namespace = home.name and w.scope = t.scope and w.value = t.value
+                                                  and w.max > t.max)
+               from told t cross join home where t.max is not null),
+         room as materialized (
+             select t.scope, t.value, t.max,
+                    case when t.scope = 'namespace' or t.scope like 'handler:%'
+                         then coalesce((select l.max from tasker.limits l
+                                         where l.namespace = home.name and l.scope = t.scope), {LARGEST})
+                         else t.max end - t.used as permits
+               from told t cross join home where t.max is not null),
          next as materialized (
              select n.step_id, n.msg_id, n.vt from room r cross join home
               cross join lateral (
                     select w.step_id, w.msg_id, w.vt from tasker.permit_waits w
-                     where w.namespace = home.name and w.scope = r.scope and w.value = r.value
+                     where w.namespace = home.name and w.scope = r.scope and w.value = r.value and w.max = r.max
                      order by w.vt limit greatest(r.permits, 0) for update skip locked) n),
-         gone as (delete from tasker.permit_waits w using next n where w.step_id = n.step_id)
-         update {table} q set vt = n.vt from next n where q.msg_id = n.msg_id",
+         -- one that somebody holds is left for another time
+         message as materialized (
+             select q.msg_id from {table} q where q.msg_id in (select msg_id from next) order by q.msg_id for update skip locked),
+         gone as (
+             delete from tasker.permit_waits w using next n
+              where w.step_id = n.step_id
+                and (n.msg_id in (select msg_id from message)
+                     or not exists (select from {table} q where q.msg_id = n.msg_id)))
+         update {table} q set vt = n.vt from next n join message m on m.msg_id = n.msg_id where q.msg_id = n.msg_id",
         table = queue.table(),
     );
     let query = sqlx::query(&sql)
@@ -302,7 +336,8 @@ pub async fn set(
              insert into tasker.limits as l (namespace, scope, max, set_by, reason) values ($1, $2, $3, $4, $5)
              on conflict (namespace, scope) do update
                 set max = excluded.max, set_by = excluded.set_by, reason = excluded.reason, set_at = clock_timestamp()),
-         home as (update tasker.namespaces set is_limited = true where name = $1 and not is_limited),
+         -- written in any case: whoever removes the last limit at this moment waits here
+         home as (update tasker.namespaces set is_limited = true where name = $1),
          waits as (update tasker.permit_waits set max = $3 where namespace = $1 and scope = $2),
          running as materialized (
              select s.id, s.attempt, row_number() over (order by s.started_at, s.id) as place
@@ -329,13 +364,15 @@ pub async fn set(
 /// # Errors
 /// [`Error::Statement`].
 pub async fn remove(session: &mut Session, namespace: &str, scope: &str) -> Result<bool, Error> {
-    let query = sqlx::query(
+    let query = sqlx::query("-- hold_namespace\nselect from tasker.namespaces where name = $1 for no key update");
+    session.execute("hold_namespace", query.bind(namespace)).await?;
+    let sql = format!(
         "-- remove_limit
-         with waits as (update tasker.permit_waits set max = 2147483647 where namespace = $1 and scope = $2),
+         with waits as (update tasker.permit_waits set max = {LARGEST} where namespace = $1 and scope = $2),
          permits as (delete from tasker.permits where namespace = $1 and scope = $2)
-         delete from tasker.limits where namespace = $1 and scope = $2",
+         delete from tasker.limits where namespace = $1 and scope = $2"
     );
-    let removed = session.execute("remove_limit", query.bind(namespace).bind(scope)).await? > 0;
+    let removed = session.execute("remove_limit", sqlx::query(&sql).bind(namespace).bind(scope)).await? > 0;
     let query = sqlx::query(
         "-- forget_limits
          update tasker.namespaces n set is_limited = false

@@ -61,6 +61,11 @@ impl Error {
         }
     }
 
+    /// Whether PostgreSQL has no room for the value that was asked for.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if has_code(source, &["54000"]))
+    }
+
     /// Whether PostgreSQL cannot be used: no connection, no answer, or it says so itself. What a caller did wrong, a race
     /// that was lost and a statement that took too long are no outage.
     pub fn is_outage(&self) -> bool {

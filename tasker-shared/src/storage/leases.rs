@@ -26,6 +26,9 @@ const WITHDRAW: Edge = Edge::of(StepState::Enqueued, StepEvent::Withdraw);
 /// What a lease adds to the step's own timeout, so that a step which ends in time never loses its lease on the way to its report.
 const REPORT_MARGIN: Duration = Duration::from_secs(5);
 
+/// The most bytes of parents' results that fit into one value of PostgreSQL, with room for the parents' names.
+pub const LARGEST_FAMILY: i64 = 256_000_000;
+
 /// A claimed step, with what its handler needs.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Claimed {
@@ -75,6 +78,8 @@ pub struct Claimed {
     pub parent_attempts: Vec<i32>,
     /// Whether it counts against a limit.
     pub has_permit: bool,
+    /// The size of the parents' results in bytes where they are too large to be handed on together.
+    pub oversized: Option<i64>,
 }
 
 impl Claimed {
@@ -184,7 +189,23 @@ async fn claim_by(
     lease: Duration,
     limited: bool,
 ) -> Result<Claim, Error> {
-    let sql = claim_sql(queue, limited);
+    match claim_once(session, queue, limit, worker, lease, limited, false).await {
+        // the results of some step's parents are too large together: now they are looked at first
+        Err(error) if error.is_too_large() => claim_once(session, queue, limit, worker, lease, limited, true).await,
+        claim => claim,
+    }
+}
+
+async fn claim_once(
+    session: &mut Session,
+    queue: &QueueName,
+    limit: i64,
+    worker: WorkerId,
+    lease: Duration,
+    limited: bool,
+    weighed: bool,
+) -> Result<Claim, Error> {
+    let sql = claim_sql(queue, limited, weighed);
     let query = sqlx::query_as(&sql)
         .bind(limit)
         .bind(worker)
@@ -224,7 +245,18 @@ fn count(rows: i64) -> u64 {
     u64::try_from(rows).unwrap_or(0)
 }
 
-fn claim_sql(queue: &QueueName, limited: bool) -> String {
+fn claim_sql(queue: &QueueName, limited: bool, weighed: bool) -> String {
+    // what is stored may be compressed; one made anew is not
+    let weight = "left join lateral (
+                select sum(pg_column_size(jsonb_build_array(p.result))) as bytes
+                  from tasker.step_edges e join tasker.steps p on p.id = e.parent_id
+                 where e.child_id = c.step_id) weight on c.step_id is not null";
+    let (weight, fits, oversized) = if weighed {
+        let fits = format!("filter (where weight.bytes <= {LARGEST_FAMILY})");
+        (weight, fits, format!("case when weight.bytes > {LARGEST_FAMILY} then weight.bytes end"))
+    } else {
+        ("", String::new(), "null::bigint".to_owned())
+    };
     let parts = if limited { concurrency::limited(&queue.table()) } else { concurrency::unlimited() };
     let concurrency::Parts { readable, copies, before, allowed, after, counts, of_step } = parts;
     let (table, archive, uuid) = (queue.table(), queue.archive(), "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'");
@@ -234,9 +266,9 @@ fn claim_sql(queue: &QueueName, limited: bool) -> String {
         "-- claim_steps
          with visible as materialized (
              select msg_id, read_ct, vt, case when message->>'step_id' ~ {uuid} then (message->>'step_id')::uuid end as step_id
-               from {table} where vt <= clock_timestamp() {readable} order by vt limit $1 for update skip locked),
+               from {table} where vt <= statement_timestamp() {readable} order by vt limit $1 for update skip locked),
          seen as materialized (
-             select v.msg_id, v.read_ct, v.vt, v.step_id, s.state as step_state, s.task_id, t.state as task_state,
+             select v.msg_id, v.read_ct, v.vt, v.step_id, s.state as step_state, s.attempt as step_attempt, s.task_id, t.state as task_state,
                     -- a second message of a step, or one that never was the lease of a step that runs, asks for nothing
                     row_number() over (partition by v.step_id order by v.read_ct desc, v.msg_id) > 1
                     or s.state = '{in_progress}' and v.read_ct = 0 {copies} as is_copy
@@ -247,7 +279,7 @@ fn claim_sql(queue: &QueueName, limited: bool) -> String {
                 set state = '{in_progress}', attempt = s.attempt + 1, worker_id = $2, progress = null,
                     started_at = clock_timestamp(), reported_at = null
                from (select * from seen order by step_id) seen join tasker.tasks t on t.id = seen.task_id
-              where s.id = seen.step_id and s.state = seen.step_state and not seen.is_copy
+              where s.id = seen.step_id and s.state = seen.step_state and s.attempt = seen.step_attempt and not seen.is_copy
                 and (s.state = '{enqueued}' and seen.task_state = 'in_progress' or s.state = '{in_progress}') {allowed}
              returning seen.msg_id, seen.read_ct, seen.step_state as from_state, s.id as step_id, s.name as step_name,
                        s.attempt, s.failures, s.max_attempts, s.timeout_ms, s.enqueued_at, s.started_at,
@@ -293,11 +325,11 @@ fn claim_sql(queue: &QueueName, limited: bool) -> String {
              select task_id, step_id, '{enqueued}', '{pending}', attempt, 'worker:' || $2, 'the task is paused' from withdrawn)
          select (select count(*) from visible) as read, (select count(*) from visible where read_ct > 0) as again,
                 (select count(*) from gone) as gone, (select count(*) from archived) as parked,
-                (select count(*) from withdrawn) as withdrawn, {counts}, c.*, {of_step}, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
+                (select count(*) from withdrawn) as withdrawn, {counts}, c.*, {of_step}, {oversized} as oversized, family.parents, coalesce(family.parent_ids, '{{}}') as parent_ids,
                 coalesce(family.parent_attempts, '{{}}') as parent_attempts
-           from (select) one left join claimed c on true
+           from (select) one left join claimed c on true {weight}
            left join lateral (
-                select jsonb_object_agg(p.name, p.result) as parents, array_agg(p.id order by p.id) as parent_ids,
+                select jsonb_object_agg(p.name, p.result) {fits} as parents, array_agg(p.id order by p.id) as parent_ids,
                        array_agg(p.attempt order by p.id) as parent_attempts
                   from tasker.step_edges e join tasker.steps p on p.id = e.parent_id
                  where e.child_id = c.step_id) family on c.step_id is not null"
@@ -367,7 +399,7 @@ pub async fn hasten_expired(session: &mut Session, queue: &QueueName) -> Result<
          update {table} q set vt = vt - interval '{first} seconds'
           where q.msg_id = any (array (
                 select msg_id from {table}
-                 where vt <= clock_timestamp() and vt > clock_timestamp() - interval '{fresh} seconds' and read_ct > 0
+                 where vt <= statement_timestamp() and vt > statement_timestamp() - interval '{fresh} seconds' and read_ct > 0
                  limit 1000 for update skip locked))",
         table = queue.table(),
         first = queue::LONGEST_HEAD_START_SECONDS,
@@ -402,7 +434,8 @@ pub async fn release(
               where s.id = h.step_id and s.state = '{from}' and s.attempt = h.attempt
              returning s.id as step_id, s.task_id, s.attempt, h.msg_id),
          freed as (
-             update {table} q set vt = clock_timestamp() - interval '{first} seconds', read_ct = greatest(q.read_ct - 1, 0)
+             -- one that was never read is not the lease of a step that runs: a claim that began before this would drop it
+             update {table} q set vt = clock_timestamp() - interval '{first} seconds', read_ct = greatest(q.read_ct - 1, 1)
                from released r where q.msg_id = r.msg_id),
          permits as (delete from tasker.permits p using released r where p.step_id = r.step_id),
          history as (

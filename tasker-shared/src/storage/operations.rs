@@ -232,6 +232,18 @@ pub async fn hold_step(session: &mut Session, step: StepId) -> Result<Option<Ste
     session.fetch_optional("hold_step", query).await.map(|row: Option<(StepState,)>| row.map(|(state,)| state))
 }
 
+/// Holds those steps of several tasks that are in one of these states, in the order of their ids as whoever claims and reports
+/// does.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn hold_steps(session: &mut Session, tasks: &[TaskId], states: &[StepState]) -> Result<u64, Error> {
+    let query = sqlx::query(
+        "-- hold_steps\nselect from tasker.steps where task_id = any ($1) and state = any ($2) order by id for update",
+    );
+    session.execute("hold_steps", query.bind(tasks).bind(states)).await
+}
+
 /// The steps of a task, in the order of the template.
 ///
 /// # Errors

@@ -28,20 +28,22 @@ pub struct Due {
     pub task_state: TaskState,
 }
 
-/// Takes up to `limit` timers that are due and locks their tasks in id order. Tasks that somebody else holds are left for the next turn.
+/// Takes timers that are due, of up to `limit` of them with all that their tasks have, and locks these tasks. Tasks that somebody
+/// else holds are left for the next turn.
 ///
 /// # Errors
 /// [`Error::Statement`].
 pub async fn take_due(session: &mut Session, limit: i64) -> Result<Vec<Due>, Error> {
     let query = sqlx::query_as(
         "-- take_due_timers
-         with locked as materialized (
-             select t.id, t.state, t.namespace from tasker.tasks t
-              where t.id in (select task_id from tasker.timers where due_at <= clock_timestamp() order by due_at limit $1)
-              order by t.id for no key update skip locked),
+         with free as materialized (
+             select t.id, t.state, t.namespace from tasker.timers m join tasker.tasks t on t.id = m.task_id
+              where m.due_at <= statement_timestamp()
+              order by m.due_at limit $1 for no key update of t skip locked),
+         locked as materialized (select distinct id, state, namespace from free),
          due as (
              delete from tasker.timers m using locked l
-              where m.task_id = l.id and m.due_at <= clock_timestamp()
+              where m.task_id = l.id and m.due_at <= statement_timestamp()
              returning m.kind, m.subject, m.task_id, l.namespace, l.state as task_state)
          select * from due",
     );

@@ -292,7 +292,7 @@ impl Oracle {
         self.move_step(run.task, run.step, S::Enqueued);
         let front = FRONT + self.now;
         for lease in self.messages.iter_mut().filter(|message| message.id == Some(run.message)) {
-            (lease.visible, lease.read, lease.rank) = (true, (lease.read - 1).max(0), front);
+            (lease.visible, lease.read, lease.rank) = (true, (lease.read - 1).max(1), front);
         }
         Ok("ours".to_owned())
     }

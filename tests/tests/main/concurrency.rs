@@ -6,9 +6,13 @@ use std::time::Duration;
 use tasker_orchestration::{limits, operate, query};
 use tasker_shared::{
     api::{Action, SetLimit, WhichLimit},
-    id::TaskId,
+    id::{TaskId, WorkerId},
     queue::QueueName,
     step::StepState,
+    storage::{
+        Session, concurrency,
+        leases::{self, Claim},
+    },
     task::TaskState,
 };
 use tasker_tests::{
@@ -292,4 +296,130 @@ async fn a_step_under_two_limits_waits_for_both_and_takes_neither_alone() -> Res
     system.step_is(other, "only", StepState::Complete).await?;
     eventually("every permit is free", async || Ok(system.count(USED).await? == 0)).await?;
     system.finish().await
+}
+
+/// One claim of a worker that knows of limits.
+async fn claim(session: &mut Session, limit: i64) -> Result<Claim> {
+    let queue = QueueName::of_namespace(NAMESPACE);
+    Ok(leases::claim_within_limits(session, &queue, limit, WorkerId::generate(), Duration::from_secs(60)).await?)
+}
+
+async fn enqueued(system: &System, count: i64) -> Result<()> {
+    let enqueued = "select count(*) from tasker.steps where state = 'enqueued'";
+    eventually("they are enqueued", async || Ok(system.count(enqueued).await? == count)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_was_set_aside_by_an_operators_old_limit_goes_by_the_new_one() -> Result<()> {
+    for (raise, left) in [(Some(2), 1), (None, 0)] {
+        let system = System::start().await?;
+        system.apply(&single("one", "gate", "")).await?;
+        limits::set(&system.orchestration, NAMESPACE, &limit(0, None)).await?;
+        begin(&system, "one", 3).await?;
+        enqueued(&system, 3).await?;
+        // it sees the limit, and commits when another stands
+        let mut claiming = system.database.begin("test").await?;
+        assert_eq!(claim(&mut claiming, 10).await?.blocked, 3);
+        if let Some(max) = raise {
+            limits::set(&system.orchestration, NAMESPACE, &limit(max, None)).await?;
+        } else {
+            let (which, action) = (WhichLimit { handler: None }, Action::default());
+            limits::remove(&system.orchestration, NAMESPACE, &which, &action).await?;
+        }
+        claiming.commit().await?;
+        waiting(&system, left).await?;
+        system.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_of_two_versions_wait_each_for_its_own_limit() -> Result<()> {
+    let (mut system, gate) = (System::start().await?, Gate::new());
+    system.add_worker(worker(&gate))?;
+    system.apply(&single("one", "gate", "concurrency: {limit: 1}")).await?;
+    let old = begin(&system, "one", 3).await?;
+    let first = gate.next().await;
+    waiting(&system, 2).await?;
+    let wider = single("one", "gate", "concurrency: {limit: 3}").replace("version: 1.0.0", "version: 2.0.0");
+    system.apply(&wider).await?;
+    let new = begin(&system, "one", 3).await?;
+    let mut calls = gate.take(2).await;
+    assert!(calls.iter().all(|call| new.contains(&call.context.task_id)), "two more of the new version run");
+    waiting(&system, 3).await?;
+    // the old ones, which wait longest, still have no room, and do not hold up the new one behind them
+    calls.remove(0).succeed(json!(1));
+    let next = gate.next().await;
+    assert!(new.contains(&next.context.task_id), "{old:?} {next:?}");
+    next.succeed(json!(1));
+    first.succeed(json!(1));
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_is_set_while_the_last_other_one_is_removed_stands_and_holds() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(&single("one", "gate", "")).await?;
+    limits::set(&system.orchestration, NAMESPACE, &limit(5, None)).await?;
+    let mut setting = system.database.begin("test").await?;
+    concurrency::set(&mut setting, NAMESPACE, "handler:gate", 1, "tester", None).await?;
+    let (orchestration, action) = (system.orchestration.clone(), Action::default());
+    let removing =
+        tokio::spawn(
+            async move { limits::remove(&orchestration, NAMESPACE, &WhichLimit { handler: None }, &action).await },
+        );
+    let blocked = "select count(*) from pg_stat_activity
+                    where datname = current_database() and wait_event_type = 'Lock' and query like '-- hold_namespace%'";
+    eventually("who removes it waits", async || Ok(system.count(blocked).await? == 1)).await?;
+    setting.commit().await?;
+    removing.await??;
+    begin(&system, "one", 3).await?;
+    enqueued(&system, 3).await?;
+    let mut session = system.database.session("test").await?;
+    let queue = QueueName::of_namespace(NAMESPACE);
+    let unaware = leases::claim(&mut session, &queue, 10, WorkerId::generate(), Duration::from_secs(60)).await?;
+    assert!(unaware.is_limited && unaware.steps.is_empty());
+    drop(session);
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_tasks_that_wait_for_a_permit_do_not_keep_it_from_the_others() -> Result<()> {
+    let (mut system, gate) = (System::start().await?, Gate::new());
+    system.add_worker(worker(&gate))?;
+    system.apply(&single("limited", "gate", "concurrency: {limit: 1}")).await?;
+    let tasks = begin(&system, "limited", 22).await?;
+    let first = gate.next().await;
+    waiting(&system, 21).await?;
+    for task in &tasks[1..21] {
+        operate::pause(&system.orchestration, *task, &Action::default()).await?;
+    }
+    let freed = std::time::Instant::now();
+    first.succeed(json!(1));
+    let next = gate.next().await;
+    assert_eq!(next.context.task_id, tasks[21]);
+    // the sweep of permits would wake one each second
+    assert!(freed.elapsed() < Duration::from_secs(10), "{:?}", freed.elapsed());
+    next.succeed(json!(1));
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_waited_while_another_claimed_and_gave_back_leaves_the_step() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(&single("limited", "gate", "concurrency: {limit: 1}")).await?;
+    system.begin("limited").await?;
+    enqueued(&system, 1).await?;
+    let mut other = system.database.pool().begin().await?;
+    sqlx::query("select from tasker.steps for update").execute(&mut *other).await?;
+    let database = system.database.clone();
+    let claiming = tokio::spawn(async move { claim(&mut database.session("test").await?, 10).await });
+    let blocked = "select count(*) from pg_stat_activity
+                    where datname = current_database() and wait_event_type = 'Lock' and query like '-- claim_steps%'";
+    eventually("the claim waits", async || Ok(system.count(blocked).await? == 1)).await?;
+    sqlx::query("update tasker.steps set attempt = attempt + 1").execute(&mut *other).await?;
+    other.commit().await?;
+    let claim = claiming.await??;
+    assert!(claim.steps.is_empty(), "its permit is for the attempt that it saw: {:?}", claim.steps);
+    system.close().await
 }

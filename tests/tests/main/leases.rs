@@ -170,8 +170,8 @@ async fn a_worker_that_drains_gives_back_what_does_not_end_in_time() -> Result<(
     let released = "select count(*) from tasker.step_transitions
         where from_state = 'in_progress' and to_state = 'enqueued' and reason = 'the worker stops'";
     assert_eq!(system.count(released).await?, 1);
-    let read = format!("select count(*) from {} where read_ct = 0 and vt < now()", System::queue());
-    assert_eq!(system.count(&read).await?, 1, "a lease that was given back is no delivery");
+    let read = format!("select count(*) from {} where read_ct = 1 and vt < now()", System::queue());
+    assert_eq!(system.count(&read).await?, 1, "it is visible, and known to have been a lease");
     system.add_worker(worker(&second))?;
     let again = second.next().await;
     assert_eq!((again.context.attempt, again.context.failures), (2, 0));
@@ -233,5 +233,38 @@ async fn a_short_timeout_shortens_the_lease() -> Result<()> {
     assert_eq!(system.count(&lease).await?, 1);
     call.succeed(json!(1));
     system.ended(task).await?;
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_whose_parents_returned_more_than_can_be_handed_on_fails_and_others_run() -> Result<()> {
+    let (mut system, gate) = (System::start().await?, Gate::new());
+    system.apply(&dag("family", "gate", &[("a", &[]), ("b", &[]), ("c", &[]), ("join", &["a", "b", "c"])])).await?;
+    system.apply(&single("other", "gate", "")).await?;
+    let task = system.begin("family").await?;
+    // stored as if handlers had returned it, which are allowed less by default
+    let early = Worker::builder().settings(worker_settings()).register("gate", gate.clone());
+    let early = system.add_worker(early)?;
+    for call in gate.take(3).await {
+        call.succeed(json!(1));
+    }
+    let join = gate.next().await;
+    assert_eq!(join.step(), "join");
+    early.vanish();
+    early.ended().await?;
+    system
+        .execute(
+            "update tasker.steps set result = jsonb_build_array(repeat('x', 100000000)) where name in ('a', 'b', 'c')",
+        )
+        .await?;
+    let other = system.begin("other").await?;
+    system.add_worker(Worker::builder().settings(worker_settings()).register("gate", gate.clone()))?;
+    gate.next().await.succeed(json!(1));
+    assert_eq!(system.ended(other).await?.summary.state, TaskState::Complete);
+    let ended = system.ended(task).await?;
+    let error = ended.steps.iter().find(|step| step.name == "join").and_then(|step| step.error.clone());
+    let error = error.context("it failed")?;
+    assert_eq!(error.kind, FailureKind::Permanent);
+    assert!(error.message.starts_with("the results of its 3 parents have 3000000"), "{}", error.message);
     system.finish().await
 }

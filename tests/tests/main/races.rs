@@ -14,6 +14,7 @@ use tasker_orchestration::{Error, operate, query, submit};
 use tasker_shared::{
     api::{Action, SubmitTask},
     id::{StepId, TaskId, WorkerId},
+    metrics::Metrics,
     queue::QueueName,
     step::{ResultType, StepState},
     storage::{
@@ -21,6 +22,7 @@ use tasker_shared::{
         leases::{self, Held},
         operations,
         reports::{self, Report},
+        timers,
     },
     task::TaskState,
 };
@@ -107,6 +109,89 @@ async fn reports_that_wait_for_a_heartbeat_take_the_messages_of_all_their_steps_
     heartbeat.commit().await?;
     assert_eq!(reporting.await??.len(), 20);
     assert_eq!(system.count(&format!("select count(*) from {}", queue.table())).await?, 0);
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_message_of_a_step_that_was_given_back_is_no_copy_to_a_claim_that_began_before() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(&single("one", "noop", "")).await?;
+    submit_many(&system, "one", 1).await?;
+    let (queue, worker) = (QueueName::of_namespace(NAMESPACE), WorkerId::generate());
+    let mut session = system.database.session("test").await?;
+    let step = leases::claim(&mut session, &queue, 1, worker, LEASE).await?.steps.remove(0);
+    let held = Held { msg_id: step.msg_id, step_id: step.step_id, attempt: step.attempt, progress: None };
+    leases::release(&mut session, &queue, &[held], worker, "for the test").await?;
+    drop(session);
+    // such a claim sees the step as it was, which runs, and the message as it is
+    system.execute("update tasker.steps set state = 'in_progress'").await?;
+    assert_eq!(claim(&system.database, 1).await?, [step.step_id]);
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_hidden_and_what_is_due_later_is_not_read() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(&single("one", "noop", "")).await?;
+    let tasks = submit_many(&system, "one", 1).await?;
+    let queue = QueueName::of_namespace(NAMESPACE);
+    let table = queue.table();
+    system
+        .execute(&format!(
+            "insert into {table} (vt, message) select now() + interval '1 hour', '{{}}' from generate_series(1, 20000)"
+        ))
+        .await?;
+    system
+        .execute(&format!(
+            "insert into tasker.timers (kind, subject, task_id, due_at)
+         select 'retry', gen_random_uuid(), '{}', now() + interval '1 day' from generate_series(1, 20000)",
+            tasks[0]
+        ))
+        .await?;
+    for table in [table.as_str(), "tasker.timers"] {
+        system.execute(&format!("vacuum analyze {table}")).await?;
+    }
+    let mut session = system.database.begin("test").await?;
+    leases::hasten_expired(&mut session, &queue).await?;
+    leases::claim(&mut session, &queue, 10, WorkerId::generate(), LEASE).await?;
+    timers::take_due(&mut session, 10).await?;
+    let read = "select sum(pg_stat_get_xact_blocks_fetched(c.oid))::bigint from pg_class c
+                 where c.oid in ($1::regclass, 'tasker.timers'::regclass)
+                    or c.oid in (select indexrelid from pg_index where indrelid in ($1::regclass, 'tasker.timers'::regclass))";
+    let pages: i64 =
+        sqlx::query_scalar(&read.replace("$1", &format!("'{table}'"))).fetch_one(session.connection()).await?;
+    session.rollback().await?;
+    assert!(pages < 100, "{pages} pages");
+    system.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_held_keeps_no_timer_of_another_waiting() -> Result<()> {
+    let system = System::start_with(
+        tasker_orchestration::Settings { timer_poll_interval: Duration::from_secs(3600), ..orchestration_settings() },
+        Metrics::disabled(),
+    )
+    .await?;
+    system.apply(&single("one", "noop", "")).await?;
+    let tasks = submit_many(&system, "one", 2).await?;
+    let mut holder = system.database.pool().begin().await?;
+    sqlx::query("select from tasker.tasks where id = $1 for no key update")
+        .bind(tasks[0])
+        .execute(&mut *holder)
+        .await?;
+    for (task, timers) in [(tasks[0], 20), (tasks[1], 1)] {
+        system
+            .execute(&format!(
+                "insert into tasker.timers (kind, subject, task_id, due_at)
+             select 'retry', gen_random_uuid(), '{task}', now() - interval '1 day' from generate_series(1, {timers})"
+            ))
+            .await?;
+    }
+    let mut session = system.database.begin("test").await?;
+    let due = timers::take_due(&mut session, 10).await?;
+    assert_eq!(due.iter().map(|due| due.task_id).collect::<Vec<_>>(), [tasks[1]]);
+    session.rollback().await?;
+    holder.rollback().await?;
     system.close().await
 }
 
