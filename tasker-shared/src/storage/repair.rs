@@ -133,7 +133,7 @@ pub async fn mend(session: &mut Session, task: TaskId, namespace: &str, older: D
             and not exists (select from pgmq.q_{TASK_REQUESTS} q where q.message->>'task_id' = t.id::text)
          union all
          select 'deadline', t.id, t.id,
-                t.created_at + make_interval(secs => (p.definition #>> '{{lifecycle,max_duration_ms}}')::bigint / 1000.0)
+                greatest(t.created_at, t.run_at) + make_interval(secs => (p.definition #>> '{{lifecycle,max_duration_ms}}')::bigint / 1000.0)
          {WITHOUT_DEADLINE} and t.id = $1
          on conflict do nothing"
     );

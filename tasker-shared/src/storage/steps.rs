@@ -51,7 +51,7 @@ pub async fn initialize(session: &mut Session, tasks: &[NewSteps], environment: 
                     started_at = clock_timestamp()
                from unnest($1::uuid[], $2::integer[], $3::integer[]) a (id, steps, roots)
               where t.id = a.id and t.state = 'pending'
-             returning t.id, t.created_at),
+             returning t.id, greatest(t.created_at, t.run_at) as due_at),
          made as (
              insert into tasker.steps (id, task_id, name, position, state, waiting_on, max_attempts, timeout_ms, enqueued_at)
              select s.id, s.task_id, s.name, s.position, case s.waiting_on when 0 then '{enqueued}' else '{pending}' end,
@@ -67,7 +67,7 @@ pub async fn initialize(session: &mut Session, tasks: &[NewSteps], environment: 
                join begun b on b.id = e.task_id),
          deadline as (
              insert into tasker.timers (kind, subject, task_id, due_at)
-             select 'deadline', b.id, b.id, b.created_at + make_interval(secs => d.seconds)
+             select 'deadline', b.id, b.id, b.due_at + make_interval(secs => d.seconds)
                from unnest($15::uuid[], $16::double precision[]) d (task_id, seconds) join begun b on b.id = d.task_id),
          task_history as (
              insert into tasker.task_transitions (task_id, from_state, to_state, actor)

@@ -412,6 +412,17 @@ async fn a_task_too_long_for_its_lifecycle_ends_and_its_steps_stop() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_that_a_task_may_last_begins_when_it_was_to_start() -> Result<()> {
+    let system = start().await?;
+    system
+        .apply(&single("slow", "noop", "").replace("steps:", "lifecycle: {max_duration_seconds: 0.5}\nsteps:"))
+        .await?;
+    let task = by_sql(&system, "'test', 'slow', run_at => now() + interval '1 second'").await?;
+    assert_eq!(system.ended(task).await?.summary.state, TaskState::Complete);
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_services_that_open_a_namespace_at_once_make_one_queue() -> Result<()> {
     let system = start().await?;
     let other = connect(&system.test_database.url, Metrics::disabled()).await?;
