@@ -93,16 +93,24 @@ impl Download {
         let target =
             target().ok_or_else(|| Error::Download("no prebuilt archive for this kind of machine".to_owned()))?;
         let url = format!("{}/{version}/postgresql-{version}-{target}.tar.gz", self.mirror);
+        let shown = without_credentials(&url);
         let client = client()?;
         let published = get(&client, &format!("{url}.sha256"), CHECKSUM_TIMEOUT)?;
         let published = String::from_utf8_lossy(&published).split_whitespace().next().unwrap_or("").to_lowercase();
         if published.len() != 64 {
-            return Err(Error::Download(format!("{url}.sha256 holds no SHA-256")));
+            return Err(Error::Download(format!("{shown}.sha256 holds no SHA-256")));
         }
         let archive = get(&client, &url, ARCHIVE_TIMEOUT)?;
         let actual = archive::sha256(&archive);
-        if actual == published { Ok(archive) } else { Err(Error::Checksum { url, expected: published, actual }) }
+        if actual == published { Ok(archive) } else { Err(Error::Checksum { url: shown, expected: published, actual }) }
     }
+}
+
+/// The address of an archive for those who read of it; a mirror may ask for a name and a password.
+fn without_credentials(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else { return "the mirror's archive".to_owned() };
+    let _only_a_mirror_without_a_host_has_none = url.set_username("").and_then(|()| url.set_password(None));
+    url.to_string()
 }
 
 /// How the releases call this kind of machine.

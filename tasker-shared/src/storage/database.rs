@@ -1,6 +1,10 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::{Error, Gate, error::is_cut};
+use super::{
+    Error, Gate,
+    address::{self, Address},
+    error::is_cut,
+};
 use crate::{
     breaker::{Breakers, Policy},
     metrics::{
@@ -8,16 +12,16 @@ use crate::{
         labels::{self, Operation, OperationOutcome, TransactionEnd},
     },
     queue::traffic::Traffic,
+    url::without_secrets,
 };
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Postgres,
     pool::PoolConnection,
-    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
+    postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
     query::{Query, QueryAs},
 };
 use std::{
-    io,
-    str::FromStr,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -44,7 +48,7 @@ const KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
 
 /// How to reach PostgreSQL.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
@@ -58,6 +62,13 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (url, name) = (without_secrets(&self.url), &self.application_name);
+        f.debug_struct("Options").field("url", &url).field("application_name", name).finish_non_exhaustive()
+    }
 }
 
 /// A pool of connections; cheap to clone.
@@ -107,15 +118,9 @@ impl Database {
     /// # Errors
     /// [`Error::Connect`] when the URL is none.
     pub fn deferred(options: &Options, metrics: Metrics) -> Result<Self, Error> {
-        let parsed = PgConnectOptions::from_str(&options.url)
+        let Address { options: address, target } = address::read(&options.url)
             .map_err(|source| Error::Connect { target: "the given URL".to_owned(), source })?;
-        let target = format!(
-            "{}:{}/{}",
-            parsed.get_socket().map_or_else(|| parsed.get_host().to_owned(), |s| s.display().to_string()),
-            parsed.get_port(),
-            parsed.get_database().unwrap_or("")
-        );
-        let connect = parsed
+        let connect = address
             .application_name(&options.application_name)
             .statement_cache_capacity(500)
             .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])

@@ -6,10 +6,10 @@ use super::{
     settings::{Compression, Protocol, Settings},
     tail::Rates,
 };
-use crate::{config::host_name, metrics::Signal};
+use crate::{config::host_name, metrics::Signal, url::without_secrets};
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 /// What is done.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 }
 
 /// Where one signal goes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) signal: Signal,
     pub(super) endpoint: String,
@@ -38,6 +38,17 @@ pub(super) struct Target {
     pub(super) timeout: Duration,
     pub(super) compression: Compression,
     pub(super) certificate: Option<PathBuf>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Target")
+            .field("signal", &self.signal)
+            .field("endpoint", &without_secrets(&self.endpoint))
+            .field("headers", &headers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads variables.
@@ -149,7 +160,7 @@ fn target(settings: &Settings, signal: Signal, environment: &Environment<'_>) ->
     let protocol = environment.otlp_parsed(signal, "PROTOCOL", "grpc or http/protobuf")?.unwrap_or(otlp.protocol);
     let timeout = environment.otlp_parsed(signal, "TIMEOUT", "a number of milliseconds")?;
     let headers = match environment.otlp(signal, "HEADERS") {
-        Some((name, value)) => pairs(&value).ok_or(Error::Variable { name, value, expected: "key=value,key=value" })?,
+        Some((name, value)) => pairs(&value).ok_or(Error::Headers { name })?,
         None => otlp.headers.clone().into_iter().collect(),
     };
     Ok(Some(Target {
@@ -377,6 +388,20 @@ mod tests {
             wrong.to_string(),
             "OTEL_EXPORTER_OTLP_PROTOCOL is `http/json`; give grpc or http/protobuf, or unset it"
         );
+    }
+
+    #[test]
+    fn headers_are_never_shown() {
+        for name in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
+            let told = planned(&exporting(), &[(name, "SECRETnoeq")]).unwrap_err().to_string();
+            assert!(told.contains(name) && told.contains("key=value") && !told.contains("SECRET"), "{told}");
+        }
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=SECRET"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:SECRET@h/?token=SECRET"),
+        ];
+        let shown = format!("{:?}", planned(&exporting(), &variables).unwrap());
+        assert!(shown.contains("authorization") && !shown.contains("SECRET"), "{shown}");
     }
 
     #[test]
