@@ -109,8 +109,10 @@ impl Download {
 /// The address of an archive for those who read of it; a mirror may ask for a name and a password.
 fn without_credentials(url: &str) -> String {
     let Ok(mut url) = reqwest::Url::parse(url) else { return "the mirror's archive".to_owned() };
-    let _only_a_mirror_without_a_host_has_none = url.set_username("").and_then(|()| url.set_password(None));
-    url.to_string()
+    match url.set_username("").and_then(|()| url.set_password(None)) {
+        Ok(()) => url.to_string(),
+        Err(()) => "the mirror's archive".to_owned(),
+    }
 }
 
 /// How the releases call this kind of machine.
@@ -240,6 +242,9 @@ mod tests {
             format!("the archive {mirror}{path} is damaged: its SHA-256 is {actual}, expected {expected}; try again")
         );
         assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+        let with_password = mirror.replace("http://", "http://u:SECRET@");
+        let error = download(with_password, cache.path()).find_or_fetch(&Search::default(), None, |_| ()).unwrap_err();
+        assert!(error.to_string().contains(&format!("{mirror}{path} is damaged")), "{error}");
     }
 
     #[test]
