@@ -1,6 +1,7 @@
 //! The whole system in this process: PostgreSQL, orchestration and a worker. Behind `dev`, `demo` and `bench`.
 
 use crate::{
+    args::Secret,
     error::{Error, Result},
     exit::Exit,
     profile::Variables,
@@ -30,7 +31,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 const DATABASE: &str = "postgres";
 
 /// How to start the system.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where the private PostgreSQL keeps its data.
     pub data_dir: PathBuf,
@@ -46,10 +47,10 @@ pub struct Settings {
 
 impl Settings {
     /// The usual system, with its data in `data_dir` or the usual place.
-    pub fn new(data_dir: Option<PathBuf>, database_url: Option<String>) -> Self {
+    pub fn new(data_dir: Option<PathBuf>, database_url: Option<Secret>) -> Self {
         Self {
             data_dir: data_dir.unwrap_or_else(tasker_postgres::default_data_dir),
-            database_url: database_url.filter(|url| !url.is_empty()),
+            database_url: database_url.map(|url| url.0).filter(|url| !url.is_empty()),
             variables: Vec::new(),
             // a connection that is given back while the private server stops is no news
             log: "warn,sqlx_core=error",

@@ -7,9 +7,10 @@ use crate::{
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
+use tasker_shared::url::without_secrets;
 
 /// Where `tasker dev` listens.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
@@ -18,7 +19,7 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 pub type Variables = HashMap<String, String>;
 
 /// How a service is reached.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connection {
     /// Its address.
@@ -32,6 +33,12 @@ pub struct Connection {
     /// A PEM file with a client certificate and its key.
     #[serde(default)]
     pub certificate: Option<PathBuf>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("url", &without_secrets(&self.url)).finish_non_exhaustive()
+    }
 }
 
 /// The service that is meant: `--url`, `--profile`, `TASKER_URL`, `TASKER_PROFILE`, the file's `default_profile`,
@@ -125,9 +132,20 @@ fn content(place: &Path) -> Result<Content> {
         Err(error) => return Err(Error::usage(format!("failed to read {}: {error}", place.display()))),
     };
     toml::from_str(&text).map_err(|error| {
-        Error::usage(format!("{} cannot be understood: {}", place.display(), error.to_string().trim_end()))
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let (line, why) = (1 + before.matches('\n').count(), reason(error.message()));
+        Error::usage(format!("{}, line {line} cannot be understood: {why}", place.display()))
             .advise("a profile is written as  [profiles.NAME]  url = \"http://…\"; --url works without the file")
     })
+}
+
+/// What the parser says, on one line and without the values it quotes: they may be tokens.
+fn reason(message: &str) -> String {
+    let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    match wrong.and_then(|quoted| quoted.rsplit_once(", expected ")) {
+        Some((_, expected)) => format!("expected {expected}"),
+        None => message.lines().collect::<Vec<_>>().join(", "),
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +212,25 @@ mod tests {
         let error = url(&given(None, None), &variables).unwrap_err();
         assert!(error.title.contains("line 3") && error.title.contains("urll"), "{error}");
         assert_eq!(error.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn a_broken_file_does_not_show_its_tokens() {
+        for file in [
+            "[profiles.here]\ntoken = \"SECRET\n",
+            "[profiles.here]\ntoken = SECRET\n",
+            "[profiles.here]\ntoken = [\"SECRET\"]\n",
+            "[profiles.here]\ntoken \"SECRET\"\n",
+            "[profiles.here]\nSECRET\n",
+            "[profiles]\nhere = \"SECRET\"\n",
+            "profiles = \"SECRET, expected SECRET\"\n",
+            "[profiles.here]\ntoken = \"SECRET\" \"SECRET\"\n",
+        ] {
+            let (home, variables) = home(file);
+            let error = url(&given(None, None), &variables).unwrap_err().to_string();
+            let line = format!("{}, line ", home.path().join("tasker/cli.toml").display());
+            assert!(error.contains(&line) && !error.contains("SECRET"), "{error}");
+        }
     }
 
     #[test]

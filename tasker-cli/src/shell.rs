@@ -6,6 +6,7 @@ use crate::{
     profile::{self, Connection, Variables},
     view::{Clock, Look, Paint},
 };
+use nix::unistd::{User, getuid};
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal as _, Read, Write},
@@ -92,6 +93,15 @@ impl Shell {
     /// Who acts, when the command line does not say.
     pub fn user(&self) -> Option<String> {
         ["USER", "LOGNAME"].iter().find_map(|name| self.variables.get(*name)).filter(|name| !name.is_empty()).cloned()
+    }
+
+    /// Who runs this command, for the audit: the operating system's user, whatever the environment says.
+    pub fn operator() -> String {
+        let id = getuid();
+        match User::from_uid(id) {
+            Ok(Some(user)) => format!("cli:{}", user.name),
+            Ok(None) | Err(_) => format!("cli:uid {id}"),
+        }
     }
 
     /// Prints a result: `value` for programs, `text` for people.

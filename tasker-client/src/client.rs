@@ -7,6 +7,7 @@ use reqwest::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, time::Duration};
+use tasker_shared::url::without_secrets;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,11 +32,18 @@ impl fmt::Debug for Credentials {
 }
 
 /// A connection to one orchestration service.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    shown: String,
     timeout: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.shown).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -76,13 +84,14 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT);
         let http = proving(http, credentials)?
             .build()
-            .map_err(|error| Error::Url { url: url.to_owned(), reason: error.to_string() })?;
-        Ok(Self { http, base, timeout })
+            .map_err(|error| Error::Url { url: without_secrets(url), reason: error.without_url().to_string() })?;
+        let shown = without_secrets(base.as_str().trim_end_matches('/'));
+        Ok(Self { http, base, shown, timeout })
     }
 
-    /// The address of the service.
+    /// The address of the service; a password and other secrets in it are not shown.
     pub fn url(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+        &self.shown
     }
 
     pub(crate) fn request(&self, method: Method, path: &[&str]) -> Request<'_> {
@@ -185,7 +194,7 @@ fn proving(mut http: ClientBuilder, credentials: &Credentials) -> Result<ClientB
 }
 
 fn parse(text: &str) -> Result<Url, Error> {
-    let refuse = |reason: String| Error::Url { url: text.to_owned(), reason };
+    let refuse = |reason: String| Error::Url { url: without_secrets(text), reason };
     let url = Url::parse(text).map_err(|error| refuse(error.to_string()))?;
     match url.scheme() {
         "http" | "https" => Ok(url),

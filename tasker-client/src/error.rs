@@ -9,7 +9,7 @@ pub enum Error {
     /// The address cannot be used.
     #[error("`{url}` cannot be called: {reason}; write the address like http://127.0.0.1:8080")]
     Url {
-        /// As it was given.
+        /// As it was given; a password and other secrets in it are not shown.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -79,7 +79,7 @@ impl Error {
     }
 
     pub(crate) fn transport(url: &str, after: Duration, source: reqwest::Error) -> Self {
-        let url = url.to_owned();
+        let (url, source) = (url.to_owned(), source.without_url());
         if source.is_timeout() && !source.is_connect() {
             return Self::Timeout { url, after };
         }

@@ -185,6 +185,24 @@ async fn a_service_that_does_not_answer_is_left_in_time() {
     assert!(error.to_string().contains("within 0.02 s"), "{error}");
 }
 
+#[tokio::test]
+async fn what_is_secret_in_an_address_is_sent_and_in_no_message() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let page = || async { (StatusCode::BAD_GATEWAY, "no").into_response() as Response };
+    let answers = serve(Router::new().fallback(page)).await.replace("http://", "");
+    for host in [answers, format!("127.0.0.1:{port}")] {
+        let client = Client::new(&format!("http://u:SECRET@{host}/?token=SECRET")).unwrap();
+        let error = client.workers().await.unwrap_err();
+        for text in [error.to_string(), format!("{error:?}"), client.url().to_owned(), format!("{client:?}")] {
+            assert!(text.contains(&host.replace("SECRET", "")) && !text.contains("SECRET"), "{text}");
+        }
+    }
+    for url in ["http://u:SECRET@host:99999", "http://u:SECRET@[", "ftp://u:SECRET@host", "u:SECRET@host"] {
+        let error = Client::new(url).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+    }
+}
+
 #[test]
 fn an_address_that_cannot_be_called_is_refused_at_once() {
     for (url, reason) in [("localhost:8080", "scheme"), ("not an address", "relative URL"), ("ftp://host", "ftp")] {

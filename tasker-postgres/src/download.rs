@@ -93,15 +93,25 @@ impl Download {
         let target =
             target().ok_or_else(|| Error::Download("no prebuilt archive for this kind of machine".to_owned()))?;
         let url = format!("{}/{version}/postgresql-{version}-{target}.tar.gz", self.mirror);
+        let shown = without_credentials(&url);
         let client = client()?;
         let published = get(&client, &format!("{url}.sha256"), CHECKSUM_TIMEOUT)?;
         let published = String::from_utf8_lossy(&published).split_whitespace().next().unwrap_or("").to_lowercase();
         if published.len() != 64 {
-            return Err(Error::Download(format!("{url}.sha256 holds no SHA-256")));
+            return Err(Error::Download(format!("{shown}.sha256 holds no SHA-256")));
         }
         let archive = get(&client, &url, ARCHIVE_TIMEOUT)?;
         let actual = archive::sha256(&archive);
-        if actual == published { Ok(archive) } else { Err(Error::Checksum { url, expected: published, actual }) }
+        if actual == published { Ok(archive) } else { Err(Error::Checksum { url: shown, expected: published, actual }) }
+    }
+}
+
+/// The address of an archive for those who read of it; a mirror may ask for a name and a password.
+fn without_credentials(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else { return "the mirror's archive".to_owned() };
+    match url.set_username("").and_then(|()| url.set_password(None)) {
+        Ok(()) => url.to_string(),
+        Err(()) => "the mirror's archive".to_owned(),
     }
 }
 
@@ -232,6 +242,9 @@ mod tests {
             format!("the archive {mirror}{path} is damaged: its SHA-256 is {actual}, expected {expected}; try again")
         );
         assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+        let with_password = mirror.replace("http://", "http://u:SECRET@");
+        let error = download(with_password, cache.path()).find_or_fetch(&Search::default(), None, |_| ()).unwrap_err();
+        assert!(error.to_string().contains(&format!("{mirror}{path} is damaged")), "{error}");
     }
 
     #[test]

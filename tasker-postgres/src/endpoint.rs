@@ -1,12 +1,15 @@
 //! Where a running cluster listens, and the URLs that lead there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// The database superuser of every private cluster.
 pub(crate) const SUPERUSER: &str = "tasker";
 
 /// The addresses and password of one running cluster.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Endpoint {
     /// The TCP port on 127.0.0.1; also part of the socket's file name.
     pub port: u16,
@@ -14,6 +17,13 @@ pub struct Endpoint {
     pub socket_dir: Option<PathBuf>,
     /// The superuser's password, needed over TCP.
     pub password: String,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (port, directory) = (self.port, &self.socket_dir);
+        f.debug_struct("Endpoint").field("port", &port).field("socket_dir", directory).finish_non_exhaustive()
+    }
 }
 
 impl Endpoint {

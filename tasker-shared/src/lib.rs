@@ -4,7 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`id`], [`name`], [`text_enum`](mod@text_enum) |
+//! | 0 | [`id`], [`name`], [`text_enum`](mod@text_enum), [`url`] |
 //! | 1 | [`access`], [`template`], [`task`], [`step`]: pure, tested without a database |
 //! | 2 | [`metrics`], [`config`], [`api`], [`breaker`] |
 //! | 3 | [`storage`] (all table SQL), [`queue`] (all PGMQ calls) |
@@ -25,3 +25,4 @@ pub mod task;
 pub mod telemetry;
 pub mod template;
 pub mod text_enum;
+pub mod url;

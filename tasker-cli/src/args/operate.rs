@@ -1,5 +1,6 @@
 //! `tasker worker …`, `tasker db …` and `tasker config …`.
 
+use super::Secret;
 use clap::Subcommand;
 use std::time::Duration;
 use tasker_shared::id::TaskId;
@@ -48,7 +49,7 @@ pub struct RolesArgs {
 pub struct DbArgs {
     /// The PostgreSQL server and database [default: DATABASE_URL, else `database.url` of the configuration]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
 }
 
 /// Which tasks to remove.

@@ -1,5 +1,6 @@
 //! The commands that run the system in this process: `dev`, `demo` and `bench`.
 
+use super::Secret;
 use std::{net::SocketAddr, path::PathBuf};
 
 /// `tasker dev`.
@@ -22,7 +23,7 @@ pub struct DevArgs {
     pub data_dir: Option<PathBuf>,
     /// A PostgreSQL server to use instead of a private one
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
     /// Templates to register at the start: files and directories
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub templates: Vec<PathBuf>,
@@ -47,7 +48,7 @@ pub struct DemoArgs {
     pub data_dir: Option<PathBuf>,
     /// A PostgreSQL server to use instead of a private one
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
 }
 
 /// `tasker bench`.
@@ -84,5 +85,5 @@ pub struct BenchArgs {
     pub data_dir: Option<PathBuf>,
     /// A PostgreSQL server to use instead of a private one
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
 }

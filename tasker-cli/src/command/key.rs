@@ -1,6 +1,6 @@
 //! `tasker key …`: on the database itself, so that the first key can be made.
 
-use super::db;
+use super::db::{self, trace};
 use crate::{
     args::{CreateKeyArgs, DbArgs, KeyCommand, RevokeKeyArgs},
     error::{Error, Result},
@@ -10,13 +10,9 @@ use crate::{
 };
 use tasker_orchestration::keys;
 use tasker_shared::{
-    api::{AuditOutcome, CreateKey, Problem},
+    api::{CreateKey, Problem},
     id::RequestId,
-    storage::{
-        Session,
-        audit::{self, Entry},
-        schema,
-    },
+    storage::{Session, schema},
 };
 
 pub(super) async fn run(command: KeyCommand, shell: &mut Shell) -> Result {
@@ -32,8 +28,8 @@ async fn create(args: CreateKeyArgs, shell: &mut Shell) -> Result {
     let expires_at = expires.map(|end| end.from(shell.clock.now()));
     let asked = keys::check(CreateKey { name, permissions, namespaces, expires_at })?;
     let mut session = begin(database, shell).await?;
-    let created = keys::create(&mut session, &asked, &actor(shell)).await?;
-    write(&mut session, "key.create", &created.summary.name, shell).await?;
+    let created = keys::create(&mut session, &asked, &Shell::operator()).await?;
+    trace::write(&mut session, RequestId::generate(), "key.create", created.summary.name.clone()).await?;
     session.commit().await?;
     shell.print(&created, |_| created.key.clone())?;
     shell.remark(&format!(
@@ -55,7 +51,7 @@ async fn list(args: DbArgs, shell: &mut Shell) -> Result {
 async fn revoke(args: RevokeKeyArgs, shell: &mut Shell) -> Result {
     let mut session = begin(args.database, shell).await?;
     let revoked = keys::revoke(&mut session, &args.prefix).await?;
-    write(&mut session, "key.revoke", &revoked.name, shell).await?;
+    trace::write(&mut session, RequestId::generate(), "key.revoke", revoked.name.clone()).await?;
     session.commit().await?;
     shell.print(&revoked, |_| {
         format!("the key `{}` has ended; services that remember it refuse it within auth.key_cache_ms", revoked.name)
@@ -67,25 +63,6 @@ async fn begin(args: DbArgs, shell: &Shell) -> Result<Session> {
     let database = db::connect(args, shell).await?;
     schema::check(database.pool()).await?;
     Ok(database.begin("keys").await?)
-}
-
-fn actor(shell: &Shell) -> String {
-    format!("cli:{}", shell.user().as_deref().unwrap_or("unnamed"))
-}
-
-/// In the same transaction, so that no key comes or goes without a trace.
-async fn write(session: &mut Session, action: &'static str, target: &str, shell: &Shell) -> Result<()> {
-    let entry = Entry {
-        principal: actor(shell),
-        address: None,
-        action,
-        target: target.to_owned(),
-        outcome: AuditOutcome::Done,
-        status: None,
-        reason: None,
-        request_id: RequestId::generate(),
-    };
-    Ok(audit::insert(session, &entry).await?)
 }
 
 impl From<tasker_orchestration::Error> for Error {

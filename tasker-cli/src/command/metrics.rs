@@ -2,7 +2,10 @@
 
 use crate::{args::MetricsCommand, error::Result, exit::Exit, shell::Shell, view};
 use serde_json::{Value, json};
-use tasker_shared::metrics::{CATALOG, Conformity, Spec};
+use tasker_shared::{
+    metrics::{CATALOG, Conformity, Spec},
+    url::without_secrets,
+};
 
 pub(super) async fn run(command: MetricsCommand, shell: &mut Shell) -> Result {
     match command {
@@ -31,6 +34,7 @@ async fn check(mut urls: Vec<String>, strict: bool, shell: &mut Shell) -> Result
             let client = shell.client_of(url.strip_suffix("/metrics").unwrap_or(url).to_owned())?;
             pages.push(client.metrics().await?);
         }
+        urls = urls.iter().map(|url| without_secrets(url)).collect();
     }
     let found = Conformity::of(pages.iter().map(String::as_str));
     let holds = found.holds() && (found.silent.is_empty() || !strict);

@@ -115,7 +115,7 @@ pub struct AuditEntry {
     pub at: DateTime<Utc>,
     /// Who: `key:NAME`, `jwt:SUBJECT`, `cli:USER` or `anonymous`.
     pub principal: String,
-    /// Where the request came from.
+    /// Where the request came from; of what was done on the database itself, its user there.
     pub address: Option<String>,
     /// What, such as `task.cancel`; `access` for a caller who was turned away.
     pub action: String,

@@ -1,8 +1,9 @@
 //! The section `[auth]` as the program sees it.
 
 use super::sections::{milliseconds, path_unless_empty, unless_empty};
+use crate::url::without_secrets;
 use serde::{Deserialize, Deserializer};
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 /// Who may use the HTTP of both services.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,7 +21,7 @@ pub struct Auth {
 }
 
 /// Tokens of an issuer.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jwt {
     /// A PEM file with the issuer's public key.
@@ -46,6 +47,16 @@ pub struct Jwt {
     pub permissions_claim: String,
     /// The claim with the namespaces.
     pub namespaces_claim: String,
+}
+
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwt")
+            .field("public_key", &self.public_key)
+            .field("jwks_url", &self.jwks_url.as_deref().map(without_secrets))
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Jwt {

@@ -2,15 +2,18 @@
 
 use super::{
     Origin, Problem,
-    describe::without_password,
     keys::{self, Key, Value},
 };
+use crate::url::without_secrets;
 use std::collections::BTreeMap;
 
 /// The values of one source, by full key.
 pub(super) type Layer = BTreeMap<&'static str, (Value, Origin)>;
 
 const PREFIX: &str = "TASKER__";
+
+/// Stands for a value that may hold a secret.
+const NOT_SHOWN: &str = "<not shown>";
 
 /// Reads a TOML text.
 pub(super) fn from_toml(text: &str, file: &str, problems: &mut Vec<Problem>) -> Layer {
@@ -32,13 +35,13 @@ fn collect(table: &toml::Table, above: &str, origin: &Origin, layer: &mut Layer,
         let full = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
         match (value, keys::find(&full)) {
             (value, Some(key)) => {
-                insert(key, key.kind.take(value), &value.to_string(), origin.clone(), layer, problems)
+                insert(key, key.kind.take(value), &shown(key, value), origin.clone(), layer, problems)
             }
             (toml::Value::Table(below), None) if keys::is_section(&full) => {
                 collect(below, &full, origin, layer, problems);
             }
             (_, None) if keys::is_section(&full) => problems.push(Problem::Value {
-                value: value.to_string(),
+                value: if is_text(value) { NOT_SHOWN.to_owned() } else { value.to_string() },
                 expected: format!("a section [{full}]"),
                 key: full,
                 origin: origin.clone(),
@@ -60,7 +63,9 @@ pub(super) fn from_variables(variables: &BTreeMap<String, String>, problems: &mu
         let full = path.to_lowercase().replace("__", ".");
         let origin = Origin(format!("variable {variable}"));
         match keys::find(&full) {
-            Some(key) => insert(key, key.kind.read(text), &format!("{text:?}"), origin, &mut layer, problems),
+            Some(key) => {
+                insert(key, key.kind.read(text), &shown(key, &text.as_str().into()), origin, &mut layer, problems)
+            }
             None => problems.push(unknown(full, origin)),
         }
     }
@@ -68,7 +73,7 @@ pub(super) fn from_variables(variables: &BTreeMap<String, String>, problems: &mu
         variables.get("DATABASE_URL").filter(|url| !url.is_empty()).zip(keys::find("database.url"))
     {
         let origin = Origin("variable DATABASE_URL".to_owned());
-        insert(key, key.kind.read(url), "", origin, &mut layer, problems);
+        insert(key, key.kind.read(url), NOT_SHOWN, origin, &mut layer, problems);
     }
     layer
 }
@@ -76,7 +81,7 @@ pub(super) fn from_variables(variables: &BTreeMap<String, String>, problems: &mu
 fn insert(
     key: &'static Key,
     value: Result<Value, String>,
-    written: &str,
+    shown: &str,
     origin: Origin,
     layer: &mut Layer,
     problems: &mut Vec<Problem>,
@@ -86,14 +91,24 @@ fn insert(
             layer.insert(key.name, (value, origin));
         }
         Err(expected) => {
-            let value = match key.is_secret() {
-                true => "<not shown>".to_owned(),
-                false if key.is_url() => without_password(written),
-                false => written.to_owned(),
-            };
-            problems.push(Problem::Value { key: key.name.to_owned(), value, origin, expected });
+            problems.push(Problem::Value { key: key.name.to_owned(), value: shown.to_owned(), origin, expected });
         }
     }
+}
+
+/// A value for the one who reads that it is wrong.
+fn shown(key: &Key, value: &toml::Value) -> String {
+    match value {
+        _ if key.is_secret() => NOT_SHOWN.to_owned(),
+        toml::Value::String(url) if key.is_url() => format!("{:?}", without_secrets(url)),
+        value if key.is_url() && is_text(value) => NOT_SHOWN.to_owned(),
+        value => value.to_string(),
+    }
+}
+
+/// Whether there are texts in it, which may be secrets where something else belongs.
+fn is_text(value: &toml::Value) -> bool {
+    matches!(value, toml::Value::String(_) | toml::Value::Array(_) | toml::Value::Table(_))
 }
 
 fn unknown(key: String, origin: Origin) -> Problem {

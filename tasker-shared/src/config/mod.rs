@@ -21,7 +21,6 @@ mod tests;
 
 pub use auth::{Auth, Jwt};
 pub use describe::Setting;
-pub(crate) use describe::without_password;
 pub use error::{Error, Problem};
 pub use network::{Invalid as InvalidNetwork, Network};
 pub use retention::{NEVER, Retention, age};

@@ -1,6 +1,6 @@
 //! The sections `[database]`, `[orchestration]` and `[worker]` as the program sees them.
 
-use super::describe::without_password;
+use crate::url::without_secrets;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ pub struct Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.url.as_deref().map(without_password);
+        let url = self.url.as_deref().map(without_secrets);
         f.debug_struct("Database")
             .field("url", &url)
             .field("max_connections", &self.max_connections)

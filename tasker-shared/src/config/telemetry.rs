@@ -1,9 +1,9 @@
 //! The `[telemetry]` section of the configuration.
 
 use super::{network::Network, sections::unless_empty};
-use crate::text_enum;
+use crate::{text_enum, url::without_secrets};
 use serde::{Deserialize, Deserializer};
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// What is measured, traced and logged, and where it goes. The standard `OTEL_*` variables win over it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// The export by OTLP.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenTelemetry {
     /// Whether anything is exported. An endpoint given by `OTEL_EXPORTER_OTLP_ENDPOINT` turns it on as well.
@@ -57,6 +57,16 @@ pub struct OpenTelemetry {
     pub export_interval_ms: u64,
     /// The longest time a span or a log record waits, in milliseconds.
     pub batch_delay_ms: u64,
+}
+
+impl fmt::Debug for OpenTelemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenTelemetry")
+            .field("enabled", &self.enabled)
+            .field("endpoint", &self.endpoint.as_deref().map(without_secrets))
+            .field("headers", &self.headers.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 text_enum! {

@@ -77,7 +77,7 @@ fn the_database_url_of_the_usual_variable_wins_and_its_password_is_not_shown() {
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.database.url.as_deref(), Some("postgres://me:secret@two/y"));
     let shown = setting(&config, "database.url");
-    assert_eq!(shown.value, "\"postgres://me:***@two/y\"");
+    assert_eq!(shown.value, "\"postgres://***@two/y\"");
     assert_eq!(shown.origin.to_string(), "variable DATABASE_URL");
     assert!(!format!("{config:?}").contains("secret"));
     assert!(Config::load(&Sources::built_in("test")).unwrap().database.url.is_none());
@@ -252,6 +252,56 @@ fn every_mistake_in_a_variable_names_the_variable() {
         ),
     ] {
         assert_eq!(variable_complaint(variable, value), message);
+    }
+}
+
+#[test]
+fn secrets_in_urls_are_neither_described_nor_shown_for_debugging() {
+    let config = Config::load(
+        &Sources::built_in("test")
+            .with("DATABASE_URL", "postgres://me:paSECRET/ss@host/db")
+            .with("TASKER__AUTH__JWT__JWKS_URL", "https://SECRET@id/jwks?auth_token=SECRET")
+            .with("TASKER__AUTH__JWT__ISSUER", "i")
+            .with("TASKER__AUTH__JWT__AUDIENCE", "a")
+            .with("TASKER__TELEMETRY__GRAFANA_URL", "https://u:SECRET@grafana/?token=SECRET&orgId=1")
+            .with("TASKER__TELEMETRY__OPENTELEMETRY__ENDPOINT", "https://SECRET@otlp/?api-key=SECRET")
+            .with("TASKER__TELEMETRY__OPENTELEMETRY__HEADERS", "authorization=SECRET"),
+    )
+    .unwrap();
+    for (key, value) in [
+        ("database.url", "\"postgres://***\""),
+        ("auth.jwt.jwks_url", "\"https://***@id/jwks?auth_token=***\""),
+        ("telemetry.grafana_url", "\"https://***@grafana/?token=***&orgId=1\""),
+        ("telemetry.opentelemetry.endpoint", "\"https://***@otlp/?api-key=***\""),
+    ] {
+        assert_eq!(setting(&config, key).value, value);
+    }
+    let (database, auth, otlp) = (&config.database, &config.auth, &config.telemetry.opentelemetry);
+    for shown in [format!("{config:?}"), format!("{database:?}"), format!("{auth:?}"), format!("{otlp:?}")] {
+        assert!(!shown.contains("SECRET"), "{shown}");
+    }
+}
+
+#[test]
+fn a_value_that_is_refused_is_not_shown_where_it_may_be_a_secret() {
+    for (text, message) in [
+        ("database = \"postgres://me:SECRET@h/d\"", "database = <not shown> ("),
+        ("telemetry = [\"SECRET\"]", "telemetry = <not shown> ("),
+        ("[telemetry]\nopentelemetry = \"SECRET\"", "telemetry.opentelemetry = <not shown> ("),
+        ("[telemetry]\ngrafana_url = \"ftp://u:SECRET@h\"", "telemetry.grafana_url = \"ftp://***@h\" ("),
+        ("[telemetry]\ngrafana_url = {url = \"SECRET\"}", "telemetry.grafana_url = <not shown> ("),
+        ("[telemetry.opentelemetry]\nendpoint = \"SECRET@h\"", "telemetry.opentelemetry.endpoint = \"***\" ("),
+        ("[auth.jwt]\njwks_url = \"http://SECRET@h/?k=SECRET\"", "auth.jwt.jwks_url = \"http://***@h/?k=***\" ("),
+    ] {
+        let told = complaint(text);
+        assert!(told.contains(message) && !told.contains("SECRET"), "{told}");
+    }
+    for (variable, value) in [
+        ("TASKER__TELEMETRY__OPENTELEMETRY__ENDPOINT", "u:SECRET@h"),
+        ("TASKER__TELEMETRY__OPENTELEMETRY__HEADERS", "SECRETnoeq"),
+    ] {
+        let told = variable_complaint(variable, value);
+        assert!(told.contains(variable) && !told.contains("SECRET"), "{told}");
     }
 }
 

@@ -49,6 +49,19 @@ pub async fn insert(session: &mut Session, entry: &Entry) -> Result<(), Error> {
     session.execute("insert_audit", query).await.map(drop)
 }
 
+/// Who is connected to the database, and from where: the address of what is done on the database itself.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn database_user(session: &mut Session) -> Result<String, Error> {
+    let query = sqlx::query_as(
+        "-- tell_database_user
+         select concat_ws(' from ', 'database user ' || session_user, host(inet_client_addr()))",
+    );
+    let row: Option<(String,)> = session.fetch_optional("tell_database_user", query).await?;
+    Ok(row.map_or_else(String::new, |(told,)| told))
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: i64,

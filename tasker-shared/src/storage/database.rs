@@ -1,6 +1,10 @@
 //! The door to the database: a pool, transactions with a name, and every statement measured.
 
-use super::{Error, Gate, error::is_cut};
+use super::{
+    Error, Gate,
+    address::{self, Address},
+    error::is_cut,
+};
 use crate::{
     breaker::{Breakers, Policy},
     metrics::{
@@ -8,18 +12,18 @@ use crate::{
         labels::{self, Operation, OperationOutcome, TransactionEnd},
     },
     queue::traffic::Traffic,
+    url::without_secrets,
 };
 use futures::FutureExt as _;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Postgres,
     pool::PoolConnection,
-    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
+    postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
     query::{Query, QueryAs},
 };
 use std::{
-    io,
+    fmt, io,
     panic::AssertUnwindSafe,
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -49,7 +53,7 @@ const KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
 
 /// How to reach PostgreSQL.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
@@ -66,6 +70,13 @@ pub struct Options {
     /// Whether names without a schema mean PostgreSQL's own only. Where many may create functions in `public`, one of them could
     /// otherwise stand for what this program calls. A worker's handlers write into tables of their own, by the names they know.
     pub own_names_only: bool,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (url, name) = (without_secrets(&self.url), &self.application_name);
+        f.debug_struct("Options").field("url", &url).field("application_name", name).finish_non_exhaustive()
+    }
 }
 
 /// A pool of connections; cheap to clone.
@@ -115,15 +126,9 @@ impl Database {
     /// # Errors
     /// [`Error::Connect`] when the URL is none.
     pub fn deferred(options: &Options, metrics: Metrics) -> Result<Self, Error> {
-        let parsed = PgConnectOptions::from_str(&options.url)
+        let Address { options: address, target } = address::read(&options.url)
             .map_err(|source| Error::Connect { target: "the given URL".to_owned(), source })?;
-        let target = format!(
-            "{}:{}/{}",
-            parsed.get_socket().map_or_else(|| parsed.get_host().to_owned(), |s| s.display().to_string()),
-            parsed.get_port(),
-            parsed.get_database().unwrap_or("")
-        );
-        let connect = parsed
+        let connect = address
             .application_name(&options.application_name)
             .statement_cache_capacity(500)
             .options([("statement_timeout", options.statement_timeout.as_millis().to_string())])

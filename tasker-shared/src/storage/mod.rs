@@ -4,6 +4,7 @@
 //! row that is missing from the answer. Statements that also touch a queue, so that state and doorbell commit
 //! together, stand here and take the queue's table from [`crate::queue`].
 
+mod address;
 mod compiled;
 mod database;
 mod error;

@@ -6,10 +6,12 @@ use super::{
     settings::{Compression, Protocol, Settings},
     tail::Rates,
 };
-use crate::{config::host_name, metrics::Signal};
+use crate::{config::host_name, metrics::Signal, url::without_secrets};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use reqwest::Url;
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 /// What is done.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(super) struct Plan {
 }
 
 /// Where one signal goes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) signal: Signal,
     pub(super) endpoint: String,
@@ -38,6 +40,17 @@ pub(super) struct Target {
     pub(super) timeout: Duration,
     pub(super) compression: Compression,
     pub(super) certificate: Option<PathBuf>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Target")
+            .field("signal", &self.signal)
+            .field("endpoint", &without_secrets(&self.endpoint))
+            .field("headers", &headers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads variables.
@@ -148,13 +161,14 @@ fn target(settings: &Settings, signal: Signal, environment: &Environment<'_>) ->
     let otlp = &settings.opentelemetry;
     let protocol = environment.otlp_parsed(signal, "PROTOCOL", "grpc or http/protobuf")?.unwrap_or(otlp.protocol);
     let timeout = environment.otlp_parsed(signal, "TIMEOUT", "a number of milliseconds")?;
-    let headers = match environment.otlp(signal, "HEADERS") {
-        Some((name, value)) => pairs(&value).ok_or(Error::Variable { name, value, expected: "key=value,key=value" })?,
+    let mut headers: Vec<_> = match environment.otlp(signal, "HEADERS") {
+        Some((name, value)) => pairs(&value).ok_or(Error::Headers { name })?,
         None => otlp.headers.clone().into_iter().collect(),
     };
+    let endpoint = endpoint(otlp.endpoint.as_deref(), protocol, signal, environment);
     Ok(Some(Target {
         signal,
-        endpoint: endpoint(otlp.endpoint.as_deref(), protocol, signal, environment),
+        endpoint: without_credentials(endpoint, &mut headers),
         protocol,
         headers,
         timeout: Duration::from_millis(timeout.unwrap_or(otlp.timeout_ms)),
@@ -164,6 +178,19 @@ fn target(settings: &Settings, signal: Signal, environment: &Environment<'_>) ->
             .map(|(_, path)| PathBuf::from(path))
             .or_else(|| otlp.certificate.clone()),
     }))
+}
+
+/// The name and password of an address become a header: not every client takes them out, and some log the host with them.
+fn without_credentials(endpoint: String, headers: &mut Vec<(String, String)>) -> String {
+    let Ok(mut url) = Url::parse(&endpoint) else { return endpoint };
+    let credentials = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    if credentials == ":" || url.set_username("").and_then(|()| url.set_password(None)).is_err() {
+        return endpoint;
+    }
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        headers.push(("authorization".to_owned(), format!("Basic {}", STANDARD.encode(credentials))));
+    }
+    url.into()
 }
 
 /// Over HTTP the signal has a path of its own, unless its own variable gives the whole address.
@@ -377,6 +404,33 @@ mod tests {
             wrong.to_string(),
             "OTEL_EXPORTER_OTLP_PROTOCOL is `http/json`; give grpc or http/protobuf, or unset it"
         );
+    }
+
+    #[test]
+    fn the_name_and_password_of_an_address_are_sent_as_a_header() {
+        let traces = |endpoint, headers| {
+            let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OTEL_EXPORTER_OTLP_HEADERS", headers)];
+            let target = planned(&exporting(), &variables).unwrap().traces.unwrap();
+            (target.endpoint, target.headers)
+        };
+        let header = |value: &str| vec![("authorization".to_owned(), value.to_owned())];
+        assert_eq!(traces("http://u:p%40ss@h:4317", ""), ("http://h:4317/".to_owned(), header("Basic dTpwQHNz")));
+        assert_eq!(traces("http://u@h:4317", "authorization=own"), ("http://h:4317/".to_owned(), header("own")));
+        assert_eq!(traces("http://h:4317", ""), ("http://h:4317".to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn headers_are_never_shown() {
+        for name in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
+            let told = planned(&exporting(), &[(name, "SECRETnoeq")]).unwrap_err().to_string();
+            assert!(told.contains(name) && told.contains("key=value") && !told.contains("SECRET"), "{told}");
+        }
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=SECRET"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:SECRET@h/?token=SECRET"),
+        ];
+        let shown = format!("{:?}", planned(&exporting(), &variables).unwrap());
+        assert!(shown.contains("authorization") && !shown.contains("SECRET"), "{shown}");
     }
 
     #[test]

@@ -16,6 +16,12 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// Headers of the environment are not understood; what they are is secret.
+    #[error("{name} is not understood, and not shown; give key=value,key=value, or unset it")]
+    Headers {
+        /// The variable.
+        name: String,
+    },
     /// `telemetry.sample_rate` is out of range.
     #[error("telemetry.sample_rate is {0}; give a number from 0 to 1")]
     SampleRate(f64),

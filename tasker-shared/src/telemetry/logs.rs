@@ -21,9 +21,10 @@ use opentelemetry_sdk::{
 };
 use serde_json::{Map, Value};
 use std::{fmt, io::IsTerminal as _, sync::Arc, time::Duration};
-use tracing::{Event, Subscriber, field::Field};
+use tracing::{Event, Metadata, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
+    filter::{FilterExt as _, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::{Format as Line, JsonFields, Writer},
@@ -71,14 +72,24 @@ pub(super) fn install(
         OpenTelemetryTracingBridge::builder(provider)
             .with_tracing_span_attributes(TracingSpanAttributes::all())
             .build()
-            .with_filter(EnvFilter::new(QUIET))
+            .with_filter(EnvFilter::new(QUIET).and(filter_fn(is_open)))
     });
     tracing_subscriber::registry()
         .with(spans)
         .with(records)
-        .with(lines.with_filter(filter))
+        .with(lines.with_filter(filter.and(filter_fn(is_open))))
         .try_init()
         .map_err(|error| super::Error::LogsTaken(error.to_string()))
+}
+
+/// What libraries tell of passwords, headers and addresses with secrets in them, by the target and the field.
+const SECRETS: [(&str, &[&str]); 2] =
+    [("sqlx_postgres::options", &["value", "line"]), ("opentelemetry", &["headers", "url", "endpoint"])];
+
+/// Whether an event can be logged whatever is in its fields.
+fn is_open(metadata: &Metadata<'_>) -> bool {
+    let has = |fields: &[&str]| fields.iter().any(|name| metadata.fields().field(name).is_some());
+    !SECRETS.iter().any(|(target, fields)| metadata.target().starts_with(target) && has(fields))
 }
 
 /// Colours are for people: not in files and pipes, and not where `NO_COLOR` says so.

@@ -5,8 +5,8 @@
 
 use super::environment::Target;
 use crate::{
-    config::without_password,
     metrics::{Metrics, Signal, labels::ExportSignal},
+    url::without_secrets,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -123,7 +123,7 @@ impl Watch {
 /// The endpoint without what is the signal's own.
 fn collector(target: &Target) -> String {
     let path = format!("/v1/{}", target.signal);
-    without_password(target.endpoint.strip_suffix(&path).unwrap_or(&target.endpoint))
+    without_secrets(target.endpoint.strip_suffix(&path).unwrap_or(&target.endpoint))
 }
 
 #[cfg(test)]

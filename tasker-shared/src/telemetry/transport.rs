@@ -9,7 +9,7 @@ use super::{
     environment::Target,
     settings::{Compression, Protocol},
 };
-use crate::{config::without_password, metrics::Signal};
+use crate::{metrics::Signal, url::without_secrets};
 use flate2::{Compression as Level, write::GzEncoder};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::{Message as _, bytes::BufMut as _};
@@ -80,7 +80,7 @@ impl Transport {
     }
 
     async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> Result<Option<String>, Failure> {
-        let unavailable = |error: reqwest::Error| Failure::Unavailable(causes(&error));
+        let unavailable = |error: reqwest::Error| Failure::Unavailable(causes(&error.without_url()));
         let mut post = client.post(&self.target.endpoint).header("content-type", "application/x-protobuf");
         for (name, value) in &self.target.headers {
             post = post.header(name, value);
@@ -108,7 +108,7 @@ impl Transport {
 
 /// Why the way cannot be made.
 pub(super) fn unusable(target: &Target, reason: impl ToString) -> Error {
-    Error::Endpoint { signal: target.signal, endpoint: without_password(&target.endpoint), reason: reason.to_string() }
+    Error::Endpoint { signal: target.signal, endpoint: without_secrets(&target.endpoint), reason: reason.to_string() }
 }
 
 fn certificate(path: &Path) -> Result<Vec<u8>, Error> {

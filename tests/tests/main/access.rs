@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use axum::{Json, Router, routing::get};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use nix::unistd::{User, getuid};
 use reqwest::{
     Client, Method,
     header::{AUTHORIZATION, HeaderMap, HeaderValue},
@@ -183,7 +184,8 @@ async fn a_key_is_made_on_the_database_works_at_the_service_and_ends_when_it_is_
     let list: Value = serde_json::from_str(&list)?;
     let listed = &list["keys"][0];
     assert_eq!((&listed["name"], &listed["active"], &listed["prefix"]), (&json!("ops"), &json!(true), &json!(prefix)));
-    assert!(listed["last_used_at"].is_string() && listed["created_by"] == "cli:ada", "{listed}");
+    let user = User::from_uid(getuid())?.context("a name")?.name;
+    assert!(listed["last_used_at"].is_string() && listed["created_by"] == format!("cli:{user}"), "{listed}");
     assert!(!list.to_string().contains(secret));
 
     let (code, _, told) = tasker(&["key", "create", "ops", "--permission", "*", "--namespace", "*"], &[]).await?;
@@ -196,9 +198,14 @@ async fn a_key_is_made_on_the_database_works_at_the_service_and_ends_when_it_is_
     assert_eq!(tasker(&["key", "revoke", prefix], &[]).await?.0, Some(0));
     let refused = service.get(&client, "/v1/tasks").await?;
     assert_eq!((refused.status, refused.title()), (401, "the API key `ops` is revoked"));
-    let made = ("cli:ada".to_owned(), "done".to_owned(), None);
+    let made = (format!("cli:{user}"), "done".to_owned(), None);
     assert_eq!(service.audited("key.create").await?, std::slice::from_ref(&made));
     assert_eq!(service.audited("key.revoke").await?, [made]);
+    let from: Vec<_> = service.audit().await?.into_iter().filter(|entry| entry.principal.starts_with("cli:")).collect();
+    assert!(
+        from.iter().all(|entry| entry.address.as_ref().is_some_and(|a| a.starts_with("database user "))),
+        "{from:?}"
+    );
     service.finish().await
 }
 

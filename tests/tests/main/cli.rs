@@ -3,6 +3,7 @@
 use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use std::fs;
 use tasker_shared::api::Action;
 use tasker_tests::{
@@ -310,6 +311,15 @@ async fn a_database_is_migrated_once_and_its_status_told() -> Result<()> {
     let migrated = db(&["db", "migrate"]).await?;
     assert_eq!(migrated.code, Some(0), "{}", migrated.err);
     assert!(migrated.out.contains("applied"), "{}", migrated.out);
+    let mut connection = PgConnection::connect(&database.url).await?;
+    let read = "select principal, coalesce(address, ''), action, target, outcome from tasker.audit_log";
+    let audited: Vec<(String, String, String, String, String)> =
+        sqlx::query_as(read).fetch_all(&mut connection).await?;
+    connection.close().await?;
+    let [(who, from, action, target, outcome)] = &audited[..] else { anyhow::bail!("{audited:?}") };
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())?.context("a name")?.name;
+    assert_eq!((who, action.as_str(), outcome.as_str()), (&format!("cli:{user}"), "db.migrate", "done"));
+    assert!(from.starts_with("database user ") && target.starts_with("migrations 1 to "), "{from} {target}");
     let again = db(&["db", "migrate"]).await?;
     assert!(again.out.contains("nothing to do"), "{}", again.out);
     let status = db(&["--json", "db", "status"]).await?;
@@ -338,7 +348,7 @@ async fn the_configuration_is_shown_without_its_secrets() -> Result<()> {
         .output()
         .await?;
     let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
-    assert!(text.contains("postgres://u:***@db.example.com/x") && text.contains("variable DATABASE_URL"), "{text}");
+    assert!(text.contains("postgres://***@db.example.com/x") && text.contains("variable DATABASE_URL"), "{text}");
     assert!(!text.contains("topsecret"), "{text}");
     Ok(())
 }

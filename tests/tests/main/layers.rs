@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// The modules of `tasker-shared`, from the lowest layer up.
 const LAYERS: &[&[&str]] = &[
-    &["id", "name", "text_enum"],
+    &["id", "name", "text_enum", "url"],
     &["access", "template", "task", "step"],
     &["metrics", "config", "api", "breaker"],
     &["storage", "queue"],

@@ -5,12 +5,15 @@ use serde_json::json;
 use std::time::Duration;
 use tasker_orchestration::submit;
 use tasker_shared::{
-    api::SubmitTask,
+    api::{AuditFilter, SubmitTask},
     config::Retention,
     id::TaskId,
     metrics::Metrics,
     step::StepState,
-    storage::retention::{self, Ended, Rule},
+    storage::{
+        audit,
+        retention::{self, Ended, Rule},
+    },
     task::TaskState,
 };
 use tasker_tests::{
@@ -377,6 +380,15 @@ async fn an_operator_counts_removes_and_reads_old_tasks_from_the_command_line() 
     assert_eq!((&removed["tasks"], &removed["steps"]), (&json!(2), &json!(5)), "{removed}");
     let left = [rows(&system, old).await?[0], rows(&system, young).await?[0], rows(&system, failed).await?[0]];
     assert_eq!(left, [0, 1, 0]);
+    let mut session = system.database.session("look").await?;
+    let audited = audit::list(&mut session, &AuditFilter::default(), 10).await?;
+    drop(session);
+    let targets: Vec<_> = audited.iter().map(|entry| (entry.action.as_str(), entry.target.as_str())).collect();
+    let expected = ["1 tasks with 1 steps archived and removed", "1 tasks with 4 steps archived and removed"];
+    assert_eq!(targets, expected.map(|target| ("db.prune", target)));
+    assert!(audited.iter().all(|entry| entry.principal.starts_with("cli:") && entry.principal != "cli:unnamed"));
+    assert!(audited.iter().all(|entry| entry.address.as_ref().is_some_and(|a| a.starts_with("database user "))));
+    assert_eq!(audited[0].request_id, audited[1].request_id, "one command");
     let listed = tasker_db(&system, &["archive", "list"]).await?;
     assert_eq!(listed["tasks"].as_array().map(Vec::len), Some(2), "{listed}");
     let shown = tasker_db(&system, &["archive", "show", &old.to_string()]).await?;

@@ -1,6 +1,6 @@
 //! The least-privilege roles on a real PostgreSQL: the services live on them, and cannot do more.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sqlx::{Connection as _, PgConnection};
 use tasker_client::Client;
 use tasker_shared::{
@@ -12,7 +12,7 @@ use tasker_shared::{
 };
 use tasker_tests::{
     TestDatabase,
-    process::{ORCHESTRATION, Process, WORKER},
+    process::{ORCHESTRATION, Process, WORKER, tasker},
     system::{self, connect, eventually},
 };
 
@@ -48,9 +48,13 @@ impl Stage {
         let database = TestDatabase::create().await?;
         let pool = connect(&database.url, Metrics::disabled()).await?;
         roles::apply(&pool).await?;
-        roles::apply(&pool).await.context("a second time")?;
         pool.pool().close().await;
+        let again = tasker("http://127.0.0.1:1", &["db", "roles", "--apply", "--database-url", &database.url]).await?;
+        ensure!(again.status.success(), "a second time: {}", String::from_utf8_lossy(&again.stderr));
         let mut owner = PgConnection::connect(&database.url).await?;
+        let audited: Vec<String> =
+            sqlx::query_scalar("select action from tasker.audit_log").fetch_all(&mut owner).await?;
+        ensure!(audited == ["db.roles"], "{audited:?}");
         for role in roles::NAMES {
             let sql =
                 format!("create role {role}_{name} login password 'of-a-test' in role {role}", name = database.name);

@@ -2,6 +2,7 @@
 
 mod archive;
 mod prune;
+pub(super) mod trace;
 
 use crate::{
     args::{ConfigArgs, DbArgs, DbCommand, RolesArgs},
@@ -13,6 +14,7 @@ use crate::{
 use serde_json::json;
 use std::time::Duration;
 use tasker_shared::{
+    id::RequestId,
     metrics::Metrics,
     storage::{
         self, Database, Options, roles,
@@ -42,6 +44,10 @@ async fn migrate(args: DbArgs, shell: &mut Shell) -> Result {
     let before = schema::status(database.pool()).await?;
     let after = schema::migrate(database.pool()).await?;
     let applied: Vec<_> = after.applied.iter().filter(|version| !before.applied.contains(version)).collect();
+    if let (Some(first), Some(last)) = (applied.first(), applied.last()) {
+        let target = if first == last { format!("migration {first}") } else { format!("migrations {first} to {last}") };
+        record(&database, "db.migrate", target).await?;
+    }
     shell.print(&json!({"database": database.target(), "applied": applied, "status": after}), |look| {
         let what = match applied.len() {
             0 => "nothing to do".to_owned(),
@@ -72,10 +78,15 @@ async fn roles(args: RolesArgs, shell: &mut Shell) -> Result {
     let database = connect(args.database, shell).await?;
     schema::check(database.pool()).await?;
     roles::apply(&database).await?;
+    record(&database, "db.roles", roles::NAMES.join(", ")).await?;
     shell.print(&json!({"database": database.target(), "roles": roles::NAMES}), |_| {
         format!("{} are up to date in {}; grant them to users of your own", roles::NAMES.join(", "), database.target())
     })?;
     Ok(Exit::Ok)
+}
+
+async fn record(database: &Database, action: &'static str, target: String) -> Result<()> {
+    trace::write(&mut database.session("audit").await?, RequestId::generate(), action, target).await
 }
 
 pub(super) async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
@@ -92,7 +103,7 @@ pub(super) async fn connect(args: DbArgs, shell: &Shell) -> Result<Database> {
 }
 
 fn url(args: DbArgs, shell: &Shell) -> Result<String> {
-    let given = match args.database_url.filter(|url| !url.is_empty()) {
+    let given = match args.database_url.map(|url| url.0).filter(|url| !url.is_empty()) {
         Some(url) => Some(url),
         None => crate::command::config::load(&ConfigArgs::default(), shell)?.database.url,
     };

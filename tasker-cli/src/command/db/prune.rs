@@ -1,5 +1,6 @@
 //! `tasker db prune`: what the retention sweep does, by hand.
 
+use super::trace;
 use crate::{
     args::{ConfigArgs, PruneArgs},
     command::config,
@@ -9,21 +10,24 @@ use crate::{
 };
 use serde_json::json;
 use std::time::Duration;
-use tasker_shared::storage::{
-    Database, Error,
-    retention::{self, Ended, Rule},
+use tasker_shared::{
+    id::RequestId,
+    storage::{
+        Database, Error,
+        retention::{self, Ended, Rule},
+    },
 };
 
 pub(super) async fn run(args: PruneArgs, shell: &mut Shell) -> Result {
     let settings = config::load(&ConfigArgs::default(), shell)?.retention;
     let database = super::connect(args.database.clone(), shell).await?;
     let archive = args.archive || settings.archive;
-    let (mut tasks, mut steps) = (0, 0);
+    let (mut tasks, mut steps, run) = (0, 0, RequestId::generate());
     for rule in rules(&database, &args, settings.identity_after).await? {
         let (found, of_them) = if args.dry_run {
             retention::count(&mut database.session("count_old").await?, rule).await?
         } else {
-            remove(&database, rule, archive, settings.batch_size).await?
+            remove(&database, rule, archive, settings.batch_size, run).await?
         };
         (tasks, steps) = (tasks + found, steps + of_them);
     }
@@ -48,7 +52,8 @@ async fn rules(database: &Database, args: &PruneArgs, identity: Option<Duration>
     Ok(all.into_iter().flat_map(|(ended, age, of_template)| Rule::keeping(ended, age, of_template, identity)).collect())
 }
 
-async fn remove(database: &Database, rule: Rule, archive: bool, batch: i64) -> Result<(i64, i64), Error> {
+/// Each batch is written down with its removal: a command that is stopped halfway has removed something all the same.
+async fn remove(database: &Database, rule: Rule, archive: bool, batch: i64, run: RequestId) -> Result<(i64, i64)> {
     let (mut tasks, mut steps, mut place) = (0, 0, None);
     loop {
         let mut session = database.begin("prune").await?;
@@ -57,8 +62,14 @@ async fn remove(database: &Database, rule: Rule, archive: bool, batch: i64) -> R
             retention::archive(&mut session, &found.tasks).await?;
         }
         retention::delete(&mut session, &found.tasks).await?;
+        let count = i64::try_from(found.tasks.len()).unwrap_or(i64::MAX);
+        if count > 0 {
+            let how = if archive { "archived and removed" } else { "removed" };
+            let target = format!("{count} tasks with {} steps {how}", found.steps);
+            trace::write(&mut session, run, "db.prune", target).await?;
+        }
         session.commit().await?;
-        tasks += i64::try_from(found.tasks.len()).unwrap_or(i64::MAX);
+        tasks += count;
         steps += found.steps;
         place = found.place;
         if !found.more {

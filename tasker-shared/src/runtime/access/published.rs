@@ -1,7 +1,7 @@
 //! The keys that an issuer publishes (JWKS): kept, and fetched again when they are old or a token names one that is new.
 
 use super::signature::ALGORITHMS;
-use crate::config::without_password;
+use crate::url::without_secrets;
 use jsonwebtoken::{
     DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
@@ -107,12 +107,12 @@ impl Published {
         *attempted = Some(Instant::now());
         match self.download().await.and_then(|document| read(&document)) {
             Ok(keys) => {
-                tracing::info!(url = without_password(&self.url), keys = keys.len(), "fetched the issuer's keys");
+                tracing::info!(url = without_secrets(&self.url), keys = keys.len(), "fetched the issuer's keys");
                 let fetched = Some(Instant::now());
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, fetched };
             }
             Err(reason) => {
-                tracing::warn!(url = without_password(&self.url), "failed to fetch the issuer's keys: {reason}")
+                tracing::warn!(url = without_secrets(&self.url), "failed to fetch the issuer's keys: {reason}")
             }
         }
     }

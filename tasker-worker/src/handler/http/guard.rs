@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
+use tasker_shared::url::without_secrets;
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -60,7 +61,7 @@ impl Guard {
 
     /// Whether `url` may be called, as far as can be told without resolving its host.
     pub(super) fn check(&self, url: &Url) -> Result<(), Refused> {
-        let (host, port) = host_of(url).ok_or_else(|| Refused::Scheme(url.to_string()))?;
+        let (host, port) = host_of(url).ok_or_else(|| Refused::Scheme(without_secrets(url.as_str())))?;
         if !self.allowed.iter().any(|entry| entry.covers(&host, port)) {
             return Err(Refused::Host(host));
         }

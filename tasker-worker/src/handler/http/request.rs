@@ -11,6 +11,7 @@ use reqwest::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use tasker_shared::url::without_secrets;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,8 +146,9 @@ impl Call {
 
 fn url(placeholders: &Placeholders, initialization: &Initialization) -> Result<Url, HandlerError> {
     let text = placeholders.text("url", &initialization.url)?;
-    let mut url: Url =
-        text.parse().map_err(|error| HandlerError::fail(format!("`url` is `{text}`, which is no URL: {error}")))?;
+    let mut url: Url = text.parse().map_err(|error| {
+        HandlerError::fail(format!("`url` is `{}`, which is no URL: {error}", without_secrets(&text)))
+    })?;
     for (name, value) in &initialization.query {
         let value = match placeholders.value(&format!("query.{name}"), value)? {
             Value::Null => continue,
