@@ -61,6 +61,14 @@ impl Error {
         }
     }
 
+    /// Whether a row that another one needs was removed, or is needed, since this transaction looked at it.
+    pub fn breaks_reference(&self) -> bool {
+        match self {
+            Self::Statement { source, .. } => has_code(source, &["23503"]),
+            _ => false,
+        }
+    }
+
     /// Whether PostgreSQL cannot be used: no connection, no answer, or it says so itself. What a caller did wrong, a race
     /// that was lost and a statement that took too long are no outage.
     pub fn is_outage(&self) -> bool {
