@@ -9,7 +9,7 @@ use std::sync::{
 use tasker_orchestration::{Error, Orchestration, submit, templates};
 use tasker_shared::{
     api::{ApplyTemplate, SubmitTask},
-    id::TaskId,
+    id::{TaskId, TemplateId},
     metrics::Metrics,
     runtime::Bell,
     storage::{Gate, Passed, retention},
@@ -171,15 +171,11 @@ async fn a_submission_whose_template_is_replaced_at_that_moment_uses_the_new_one
     let mut other = PgConnection::connect(&system.test_database.url).await?;
     sqlx::query("begin").execute(&mut other).await?;
     // as a registration does
-    let replaced: uuid::Uuid = sqlx::query_scalar(
-        "with gone as (delete from tasker.templates returning *)
-         select tasker.uuid_v7() from gone",
-    )
-    .fetch_one(&mut other)
-    .await?;
+    sqlx::query("delete from tasker.templates").execute(&mut other).await?;
+    let replaced = TemplateId::generate();
     sqlx::query(
         "insert into tasker.templates (id, namespace, name, version, definition, source, checksum, identity_strategy)
-         values ($1, 'test', 'free', '1.0.1', $2, 'changed', 'changed', 'none')",
+         values ($1, 'test', 'free', '1.0.0', $2, 'changed', 'changed', 'always_unique')",
     )
     .bind(replaced)
     .bind(sqlx::types::Json(tasker_shared::template::parse(CHANGED, None).expect("a template")))
@@ -190,8 +186,7 @@ async fn a_submission_whose_template_is_replaced_at_that_moment_uses_the_new_one
     eventually("the submission waits for the registration", async || Ok(system.count(WAITING).await? == 1)).await?;
     sqlx::query("commit").execute(&mut other).await?;
     let submitted = submission.await??.remove(0)?;
-    let template = system.detail(submitted.task_id).await?.template_id;
-    assert_eq!(template.0, replaced);
+    assert_eq!(system.detail(submitted.task_id).await?.template_id, replaced);
     assert_eq!(system.ended(submitted.task_id).await?.summary.state, TaskState::Complete);
     other.close().await?;
     system.finish().await
