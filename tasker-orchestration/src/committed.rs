@@ -81,6 +81,8 @@ pub(crate) struct Committed {
     pub redriven: Vec<DeadLetterReason>,
     pub stalled: Vec<(StallKind, Name)>,
     pub rings: BTreeSet<Topic>,
+    /// How soon messages come again that were put back because somebody else holds their tasks.
+    pub held: Option<Duration>,
     /// The transaction itself, once it is durable.
     pub transaction: Option<Transaction>,
 }
@@ -101,6 +103,7 @@ impl Committed {
             redriven: Vec::new(),
             stalled: Vec::new(),
             rings: BTreeSet::new(),
+            held: None,
             transaction: None,
         }
     }

@@ -98,13 +98,14 @@ pub(crate) async fn initialize_pending(
 
 /// What SQL could not check when the task was stored.
 fn acceptable(orchestration: &Orchestration, template: &Compiled, task: &Pending) -> Result<(), String> {
-    let (bytes, limit) = (json_bytes(&task.input), orchestration.settings().max_input_bytes);
+    let input = task.input.read().map_err(|why| format!("the input cannot be read: {why}"))?;
+    let (bytes, limit) = (json_bytes(input), orchestration.settings().max_input_bytes);
     if bytes > limit {
         return Err(format!(
             "the input has {bytes} bytes; at most {limit} are allowed (orchestration.max_input_bytes)"
         ));
     }
-    template.validate_input(&task.input).map_err(|violation| format!("the input breaks the input_schema: {violation}"))
+    template.validate_input(input).map_err(|violation| format!("the input breaks the input_schema: {violation}"))
 }
 
 /// What stations need to know of a pending task.

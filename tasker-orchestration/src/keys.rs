@@ -1,6 +1,6 @@
 //! API keys: made, listed and revoked, by the HTTP API and by the command line alike.
 
-use crate::Error;
+use crate::{Error, submit::check_time};
 use tasker_shared::{
     access::{ApiKey, Grant, Namespaces, Unknown},
     api::{AuditEntry, AuditFilter, AuditPage, CreateKey, CreatedKey, KeyList, KeySummary},
@@ -108,6 +108,9 @@ pub async fn audited(database: &Database, filter: &AuditFilter) -> Result<AuditP
     let limit = filter.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(Error::Invalid { field: "limit", reason: format!("{limit} is not between 1 and {LARGEST_PAGE}") });
+    }
+    if let Some(since) = filter.since {
+        check_time("since", since)?;
     }
     let mut session = database.session("list_audit").await?;
     let mut entries: Vec<AuditEntry> = audit::list(&mut session, filter, i64::from(limit) + 1).await?;

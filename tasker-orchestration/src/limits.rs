@@ -8,7 +8,7 @@ use tasker_shared::{
     name::Name,
     queue::QueueName,
     runtime::Topic,
-    storage::{self, Session, concurrency, templates},
+    storage::{self, Session, concurrency, operations, templates},
     template::nearest,
 };
 
@@ -41,10 +41,13 @@ async fn wake(orchestration: &Orchestration, session: &mut Session, namespace: &
     Ok(())
 }
 
-/// Shows the messages of steps that were stopped while they waited for a permit.
+/// Takes the messages of steps that were stopped off their queue, also of those that waited for a permit. What runs keeps its
+/// message, by which its worker hears of it.
 pub(crate) async fn uncover(session: &mut Session, namespace: &Name, steps: &[StepId]) -> Result<(), storage::Error> {
     if !steps.is_empty() {
-        concurrency::uncover(session, &QueueName::of_namespace(namespace), steps).await?;
+        let queue = QueueName::of_namespace(namespace);
+        concurrency::uncover(session, &queue, steps).await?;
+        operations::delete_messages(session, &queue, steps).await?;
     }
     Ok(())
 }

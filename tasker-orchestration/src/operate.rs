@@ -70,6 +70,7 @@ pub async fn resume(orchestration: &Orchestration, task: TaskId, action: &Action
     let mut work = Work::begin(orchestration, task, action).await?;
     let to = work.move_task(TaskEvent::Resume).await?;
     operations::resume_timers(&mut work.session, task).await?;
+    operations::resume_waits(&mut work.session, task).await?;
     work.committed.rings.insert(Topic::Timers);
     work.go_on(to).await
 }
@@ -219,6 +220,11 @@ impl<'a> Work<'a> {
     /// Whether the task has ended.
     pub(crate) fn is_ended(&self) -> bool {
         self.task.state.is_final()
+    }
+
+    /// Whether the task is paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.task.state == TaskState::Paused
     }
 
     async fn close_letters(&mut self, steps: &[StepId], resolution: Resolution) -> Result<(), Error> {

@@ -5,19 +5,22 @@ use crate::{
     committed::{Committed, Processed, TaskInfo},
     enqueue, finalize,
     initialize::known,
-    taken::{Work, park_unreadable},
+    taken::{Work, park_unreadable, understood},
 };
 use rand::RngExt as _;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 use tasker_shared::{
-    id::TaskId,
+    id::{StepId, TaskId},
     queue::{self, Message, QueueName, STEP_RESULTS},
     runtime::Topic,
     step::{DeadLetterReason, FailureKind, RetryPolicy, StepState, Verdict, missing, verdict},
     storage::{
         Session,
         dead_letters::{self, Parked},
-        reports::{self, Reported},
+        reports::{self, Judged, Reported},
         stalls,
     },
     template::Lifecycle,
@@ -41,21 +44,40 @@ impl Work for Process {
         let mut committed = Committed::new();
         let mut steps = Vec::new();
         for message in messages {
-            match queue::reported_step(&message.message) {
-                Some(step) => steps.push(step),
-                None => {
-                    let detail = "the message lacks step_id, task_id or attempt";
-                    park_unreadable(session, Self::QUEUE, message, detail, &mut committed).await?;
-                }
+            match understood(message, queue::reported_step, "the message lacks step_id, task_id or attempt") {
+                Ok(step) => steps.push((message, step)),
+                Err(detail) => park_unreadable(session, Self::QUEUE, message, &detail, &mut committed).await?,
             }
         }
-        let reported = reports::lock(session, &steps).await?;
+        let asked: Vec<_> = steps.iter().map(|(_, step)| *step).collect();
+        let reported = reports::lock(session, &asked).await?;
+        committed.held = leave_held(session, &steps, &reported).await?;
         if reported.is_empty() {
             return Ok(committed);
         }
         process(orchestration, session, reported, &mut committed).await?;
         Ok(committed)
     }
+}
+
+/// Puts back the messages of steps whose task somebody else holds: what waits for that task must not hold up all others.
+async fn leave_held(
+    session: &mut Session,
+    asked: &[(&Message, (StepId, TaskId, i32))],
+    reported: &[Reported],
+) -> Result<Option<Duration>, Error> {
+    let locked: HashSet<(StepId, i32)> = reported.iter().map(|step| (step.step_id, step.attempt)).collect();
+    let missing: Vec<_> = asked.iter().filter(|(_, (step, _, attempt))| !locked.contains(&(*step, *attempt))).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let steps: Vec<_> = missing.iter().map(|(_, step)| *step).collect();
+    let held: HashSet<StepId> = reports::held(session, &steps).await?.into_iter().collect();
+    let back: Vec<&Message> = missing.iter().filter(|(_, step)| held.contains(&step.0)).map(|(m, _)| *m).collect();
+    if back.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(queue::put_back(session, STEP_RESULTS, &back).await?))
 }
 
 async fn process(
@@ -73,15 +95,15 @@ async fn process(
         let template = known(&templates, step.template_id)?;
         let policy = template.step(&step.step_name).map(|step| step.retry.clone()).unwrap_or_default();
         let verdict = judge(step, &policy, patience);
-        let verdict = retries.within(session, step, verdict, &template.template().lifecycle).await?;
+        let (verdict, reason) = retries.within(session, step, verdict, &template.template().lifecycle).await?;
         if let Some(reason) = parks(step, verdict) {
             park(session, step, reason).await?;
             committed.parked.push(reason);
         }
-        verdicts.push((step.step_id, verdict));
+        verdicts.push(Judged { step_id: step.step_id, verdict, reason });
     }
     let advanced = reports::advance(session, &verdicts).await?;
-    if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Retry(_) | Verdict::Miss(_))) {
+    if verdicts.iter().any(|judged| matches!(judged.verdict, Verdict::Retry(_) | Verdict::Miss(_))) {
         committed.rings.insert(Topic::Timers);
     }
     let tasks: HashMap<TaskId, TaskInfo> = reported.iter().map(|step| (step.task_id, info(step))).collect();
@@ -95,7 +117,7 @@ async fn process(
     committed.processed = reported
         .into_iter()
         .zip(verdicts)
-        .map(|(step, (_, verdict))| Processed {
+        .map(|(step, Judged { verdict, .. })| Processed {
             task: info(&step),
             step_id: step.step_id,
             failure: failure_of(&step),
@@ -122,28 +144,31 @@ fn judge(step: &Reported, policy: &RetryPolicy, patience: Duration) -> Verdict {
 struct Retries(HashMap<TaskId, i64>);
 
 impl Retries {
+    /// The verdict, and why it is another one than without limits.
     async fn within(
         &mut self,
         session: &mut Session,
         step: &Reported,
         verdict: Verdict,
         limits: &Lifecycle,
-    ) -> Result<Verdict, Error> {
-        let Verdict::Retry(wait) = verdict else { return Ok(verdict) };
-        if limits.max_retry_wait.is_some_and(|longest| wait > longest) {
-            return Ok(Verdict::Fail { exhausted: true });
+    ) -> Result<(Verdict, Option<String>), Error> {
+        let fails = |why| Ok((Verdict::Fail { exhausted: true }, Some(why)));
+        let Verdict::Retry(wait) = verdict else { return Ok((verdict, None)) };
+        if let Some(longest) = limits.max_retry_wait.filter(|longest| wait > *longest) {
+            let (wait, longest) = (wait.as_secs_f64(), longest.as_secs_f64());
+            return fails(format!("it would wait {wait} s for its retry; lifecycle.max_retry_wait allows {longest} s"));
         }
         let was_tried = step.error.as_ref().is_some_and(|failure| !failure.not_tried);
-        let Some(most) = limits.max_retries.filter(|_| was_tried) else { return Ok(verdict) };
+        let Some(most) = limits.max_retries.filter(|_| was_tried) else { return Ok((verdict, None)) };
         if !self.0.contains_key(&step.task_id) {
             self.0.extend(stalls::retries_used(session, &[step.task_id]).await?);
         }
         let used = self.0.entry(step.task_id).or_default();
         if *used >= i64::from(most) {
-            return Ok(Verdict::Fail { exhausted: true });
+            return fails(format!("its task has used up its retries; lifecycle.max_retries is {most}"));
         }
         *used += 1;
-        Ok(verdict)
+        Ok((verdict, None))
     }
 }
 
@@ -161,7 +186,7 @@ async fn park(session: &mut Session, step: &Reported, reason: DeadLetterReason) 
         msg_id: 0,
         read_ct: step.attempt,
         enqueued_at: step.reported_at,
-        message: serde_json::json!({ "task_id": step.task_id, "step_id": step.step_id }),
+        message: serde_json::json!({ "task_id": step.task_id, "step_id": step.step_id }).into(),
         headers: None,
     };
     let detail = step.error.as_ref().map_or("", |e| e.message.as_str());

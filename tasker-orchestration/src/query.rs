@@ -9,7 +9,10 @@ use tasker_shared::{
         TaskSummary, WorkerList,
     },
     id::{DeadLetterId, TaskId},
-    storage::{dead_letters as letters, history, overview, workers as worker_rows},
+    storage::{
+        dead_letters::{self as letters, Letter},
+        history, overview, workers as worker_rows,
+    },
 };
 
 mod explain;
@@ -138,6 +141,15 @@ pub async fn dead_letters(
 pub async fn dead_letter(orchestration: &Orchestration, id: DeadLetterId) -> Result<DeadLetter, Error> {
     let mut session = orchestration.database().session("show_dead_letter").await?;
     letters::find(&mut session, id).await?.ok_or(Error::DeadLetterNotFound(id))
+}
+
+/// A dead letter as it stands, whether or not it can be read whole.
+///
+/// # Errors
+/// As [`dead_letter`].
+pub(crate) async fn letter(orchestration: &Orchestration, id: DeadLetterId) -> Result<Letter, Error> {
+    let mut session = orchestration.database().session("look_at_dead_letter").await?;
+    letters::look(&mut session, id).await?.ok_or(Error::DeadLetterNotFound(id))
 }
 
 fn page(limit: Option<u32>) -> Result<u32, Error> {

@@ -12,6 +12,7 @@ use std::{
 };
 use tasker_shared::{
     id::TaskId,
+    name::Name,
     queue::QueueName,
     runtime::Topic,
     step::{DeadLetterReason, Failure, FailureKind, StallKind, StepState},
@@ -45,25 +46,17 @@ pub(crate) async fn turn(orchestration: &Orchestration) -> Result<Duration, stor
 /// Enqueues again what stands still, and takes off the line what did so too often or waits too long.
 async fn stalled(orchestration: &Orchestration) -> Result<(), storage::Error> {
     let settings = orchestration.settings();
-    let mut committed = Committed::new();
-    let mut session = orchestration.database().begin("stalls").await?;
+    let namespaces = templates::namespaces(&mut orchestration.database().session("stalls").await?).await?;
+    for namespace in &namespaces {
+        requeue(orchestration, namespace).await?;
+    }
+    let mut session = orchestration.database().begin("overdue").await?;
     repair::prepare(&mut session).await?;
     let mut overdue = Vec::new();
-    for namespace in templates::namespaces(&mut session).await? {
-        for step in stalls::requeue(&mut session, &namespace, settings.stalled_after, BATCH).await? {
-            tracing::warn!(
-                task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, attempt = step.attempt,
-                stalls = step.stalls, reason = step.reason, "a step stood still and is enqueued again"
-            );
-            let kind = if step.is_overrun { StallKind::Overrun } else { StallKind::LeaseLapsed };
-            committed.stalled.push((kind, namespace.clone()));
-            committed.moved_steps.push((StepState::InProgress, StepState::Enqueued));
-            committed.rings.extend([Topic::Stopped, Topic::Steps(namespace.clone())]);
-        }
-        overdue.extend(stalls::overdue(&mut session, &namespace, settings.max_stalls, BATCH).await?);
+    for namespace in &namespaces {
+        overdue.extend(stalls::overdue(&mut session, namespace, settings.max_stalls, BATCH).await?);
     }
-    session.commit().await?;
-    committed.tell(orchestration);
+    session.rollback().await?;
     for step in overdue {
         match take_off(orchestration, &step).await {
             Ok(()) => {}
@@ -76,33 +69,57 @@ async fn stalled(orchestration: &Orchestration) -> Result<(), storage::Error> {
     Ok(())
 }
 
+/// Enqueues what stands still in one namespace. The messages are locked until the end, so that each namespace has a
+/// transaction of its own.
+async fn requeue(orchestration: &Orchestration, namespace: &Name) -> Result<(), storage::Error> {
+    let older = orchestration.settings().stalled_after;
+    let mut committed = Committed::new();
+    let mut session = orchestration.database().begin("stalls").await?;
+    repair::prepare(&mut session).await?;
+    for step in stalls::requeue(&mut session, namespace, older, BATCH).await? {
+        tracing::warn!(
+            task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, attempt = step.attempt,
+            stalls = step.stalls, reason = step.reason, "a step stood still and is enqueued again"
+        );
+        let kind = if step.is_overrun { StallKind::Overrun } else { StallKind::LeaseLapsed };
+        committed.stalled.push((kind, namespace.clone()));
+        committed.moved_steps.push((StepState::InProgress, StepState::Enqueued));
+        committed.rings.extend([Topic::Stopped, Topic::Steps(namespace.clone())]);
+    }
+    session.commit().await?;
+    committed.tell(orchestration);
+    Ok(())
+}
+
 async fn take_off(orchestration: &Orchestration, step: &Overdue) -> Result<(), Error> {
     let mut work = Work::of_orchestration(orchestration, step.task_id).await?;
-    if work.is_ended() {
+    if work.is_ended() || step.max_queued_ms.is_some() && work.is_paused() {
         return Ok(());
     }
     // a worker may have claimed it meanwhile
-    let (from, reason, kind, message): (&[_], _, _, _) = match step.max_queued_ms {
+    let (from, reason, kind, why): (&[_], _, _, _) = match step.max_queued_ms {
         Some(most) => {
-            let message = format!(
+            let why = format!(
                 "it waited on its queue longer than lifecycle.max_queued allows, which is {} s",
                 Duration::from_millis(u64::try_from(most).unwrap_or(0)).as_secs_f64()
             );
-            (&[StepState::Enqueued], None, FailureKind::Overdue, message)
+            (&[StepState::Enqueued], None, FailureKind::Overdue, why)
         }
         None => {
-            let message = format!("it stood still {} times", step.stalls);
-            (
-                &[StepState::Enqueued, StepState::InProgress],
-                Some(DeadLetterReason::Stalled),
-                FailureKind::Stalled,
-                message,
-            )
+            let why = format!("it stood still {} times", step.stalls);
+            (&[StepState::Enqueued, StepState::InProgress], Some(DeadLetterReason::Stalled), FailureKind::Stalled, why)
         }
     };
     let standing = work.step(&step.name).await?;
-    work.take_off(&standing, from, reason, &Failure::new(kind, message.clone())).await?;
-    tracing::error!(task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, message, "a step was taken off the line");
+    work.take_off(&standing, from, reason, &Failure::new(kind, why.clone())).await?;
+    match reason {
+        Some(_) => {
+            tracing::error!(task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, why, "a step was parked");
+        }
+        None => {
+            tracing::warn!(task.id = %step.task_id, step.id = %step.step_id, step.name = step.name, why, "a step was taken off the line");
+        }
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use crate::{
     Error, Orchestration,
     committed::Committed,
     initialize,
-    taken::{Work, park_unreadable},
+    taken::{Work, park_unreadable, understood},
 };
 use tasker_shared::{
     queue::{self, Message, TASK_REQUESTS},
@@ -29,12 +29,9 @@ impl Work for Requests {
         let mut committed = Committed::new();
         let mut ids = Vec::new();
         for message in messages {
-            match queue::requested_task(&message.message) {
-                Some(id) => ids.push(id),
-                None => {
-                    let detail = "the message has no task_id";
-                    park_unreadable(session, Self::QUEUE, message, detail, &mut committed).await?;
-                }
+            match understood(message, queue::requested_task, "the message has no task_id") {
+                Ok(id) => ids.push(id),
+                Err(detail) => park_unreadable(session, Self::QUEUE, message, &detail, &mut committed).await?,
             }
         }
         let accepted = initialize::initialize_pending(orchestration, session, &ids, false, &mut committed).await?;

@@ -5,7 +5,7 @@ use crate::{
     committed::{Committed, TaskInfo},
     initialize,
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
@@ -52,6 +52,8 @@ pub async fn submit(
         match submit_once(orchestration, asked.clone()).await {
             // two submissions that carry the same identities in another order may wait for each other
             Err(Error::Storage(error)) if error.is_lost_race() && attempt < MOST_RACES => attempt += 1,
+            // the template was replaced at that moment
+            Err(Error::Storage(error)) if error.breaks_reference() && attempt < MOST_RACES => attempt += 1,
             Err(error) => return Err(error),
             Ok(answers) if attempt < MOST_RACES && answers.iter().any(Option::is_none) => attempt += 1,
             Ok(answers) => {
@@ -194,6 +196,9 @@ fn check(
     if has_nul(&task.input) {
         return invalid("input", "contains the character \\u0000, which PostgreSQL cannot store".to_owned());
     }
+    if let Some(at) = task.run_at {
+        check_time("run_at", at)?;
+    }
     if !(-100..=100).contains(&task.priority) {
         return invalid("priority", format!("{} is not between -100 and 100", task.priority));
     }
@@ -274,6 +279,12 @@ fn info(task: &NewTask) -> TaskInfo {
         correlation_id: task.submission.correlation_id,
         traceparent: task.submission.traceparent.clone(),
     }
+}
+
+/// Refuses a time that PostgreSQL or a program does not take.
+pub(crate) fn check_time(field: &'static str, at: DateTime<Utc>) -> Result<(), Error> {
+    let reason = || "must be a time between the years 1 and 9999".to_owned();
+    (1..=9999).contains(&at.year()).then_some(()).ok_or_else(|| Error::Invalid { field, reason: reason() })
 }
 
 /// Whether a text or key in `value` has the character that PostgreSQL's `jsonb` refuses.

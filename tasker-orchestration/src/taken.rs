@@ -2,6 +2,7 @@
 //! message makes its batch fail, until that one is parked.
 
 use crate::{Error, Orchestration, committed::Committed};
+use serde_json::Value;
 use std::future::Future;
 use tasker_shared::{
     queue::{self, Message},
@@ -56,9 +57,10 @@ async fn together<W: Work>(orchestration: &Orchestration) -> Result<Turn, Error>
     }
     let mut committed = W::work(orchestration, &mut session, &messages).await?;
     committed.transaction = Some(session.commit().await?);
+    let held = committed.held.map_or(Turn::Partial, Turn::Held);
     committed.tell(orchestration);
     let full = i64::try_from(messages.len()).is_ok_and(|n| n >= limit);
-    Ok(if full { Turn::Full } else { Turn::Partial })
+    Ok(if full { Turn::Full } else { held })
 }
 
 async fn one_by_one<W: Work>(orchestration: &Orchestration) -> Result<Turn, storage::Error> {
@@ -75,7 +77,7 @@ async fn one_by_one<W: Work>(orchestration: &Orchestration) -> Result<Turn, stor
                 park::<W>(orchestration, &message, &error).await?;
             }
             Err(error) => tracing::warn!(
-                queue = W::QUEUE, message = message.msg_id, reads = message.read_ct, %error,
+                queue = W::QUEUE, message.id = message.msg_id, reads = message.read_ct, %error,
                 "a message failed alone; it is tried again until it is parked"
             ),
         }
@@ -93,10 +95,10 @@ async fn alone<W: Work>(orchestration: &Orchestration, message: &Message) -> Res
 }
 
 async fn park<W: Work>(orchestration: &Orchestration, message: &Message, why: &Error) -> Result<(), storage::Error> {
-    tracing::error!(queue = W::QUEUE, message = message.msg_id, error = %why, "a message failed too often and is parked");
+    tracing::error!(queue = W::QUEUE, message.id = message.msg_id, error = %why, "a message failed too often and is parked");
     let mut session = orchestration.database().begin("park").await?;
     queue::archive(&mut session, W::QUEUE, message.msg_id).await?;
-    let id = |key: &str| message.message.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+    let id = |key: &str| message.message.read().ok()?.get(key)?.as_str().map(str::to_owned);
     let task = id("task_id").and_then(|id| id.parse().ok());
     let step = id("step_id").and_then(|id| id.parse().ok());
     let (queue, detail) = (W::QUEUE, why.to_string());
@@ -108,6 +110,12 @@ async fn park<W: Work>(orchestration: &Orchestration, message: &Message, why: &E
     committed.parked.push(reason);
     committed.tell(orchestration);
     Ok(())
+}
+
+/// What a message asks for, or why nobody can tell.
+pub(crate) fn understood<T>(message: &Message, says: fn(&Value) -> Option<T>, lacks: &str) -> Result<T, String> {
+    let value = message.message.read().map_err(|why| format!("the message cannot be read: {why}"))?;
+    says(value).ok_or_else(|| lacks.to_owned())
 }
 
 /// Parks a message of a batch that cannot be understood.

@@ -47,8 +47,13 @@ pub async fn apply_parsed(orchestration: &Orchestration, parsed: &Template, sour
             session.commit().await?;
             return Ok(Applied { template: found.summary(), changed: false });
         }
-        if !templates::delete_unused(&mut session, found.id).await? {
-            return Err(Error::TemplateConflict { template: format!("{namespace}/{name}@{version}") });
+        match templates::delete_unused(&mut session, found.id).await {
+            Ok(true) => {}
+            // a task came to use it at that moment
+            Err(error) if !error.breaks_reference() => return Err(error.into()),
+            Ok(false) | Err(_) => {
+                return Err(Error::TemplateConflict { template: format!("{namespace}/{name}@{version}") });
+            }
         }
     }
     templates::insert(&mut session, TemplateId::generate(), parsed, source, &checksum).await?;

@@ -8,13 +8,13 @@ use super::Work;
 use crate::{Error, Orchestration, query};
 use serde_json::json;
 use tasker_shared::{
-    api::{Acted, Action, DeadLetter, DeadLetterSummary},
+    api::{Acted, Action, DeadLetterSummary},
     id::{DeadLetterId, TaskId},
     queue::{QueueName, STEP_RESULTS, TASK_REQUESTS},
     runtime::Topic,
     step::{DeadLetterReason, Failure, FailureKind, Resolution, StepEvent, StepState},
     storage::{
-        dead_letters,
+        dead_letters::{self, Letter},
         operations::{self, Standing},
         tasks::{self, Ending},
     },
@@ -41,7 +41,7 @@ pub async fn redrive(
         if work.waiting(&letter).await?.is_none() {
             return Err(has_gone_on(&letter, state));
         }
-        dead_letters::send_again(&mut work.session, &letter).await?;
+        dead_letters::send_again(&mut work.session, &letter.summary).await?;
         work.committed.rings.extend([Topic::Results, Topic::Requests]);
         work.commit(state).await?;
     } else {
@@ -54,7 +54,7 @@ pub async fn redrive(
         let to = work.reopen_task().await?;
         work.go_on(to).await?;
     }
-    Ok(query::dead_letter(orchestration, id).await?.summary)
+    Ok(query::letter(orchestration, id).await?.summary)
 }
 
 /// Says that a dead letter was dealt with by other means.
@@ -81,7 +81,7 @@ pub async fn resolve(
     } else {
         close_alone(orchestration, &letter, Resolution::Resolved, action).await?;
     }
-    Ok(query::dead_letter(orchestration, id).await?.summary)
+    Ok(query::letter(orchestration, id).await?.summary)
 }
 
 /// Gives a dead letter up. What still waits for its message fails.
@@ -96,7 +96,7 @@ pub async fn discard(
     let letter = open(orchestration, id).await?;
     let Some(task) = letter.summary.task_id else {
         close_alone(orchestration, &letter, Resolution::Discarded, action).await?;
-        return Ok(query::dead_letter(orchestration, id).await?.summary);
+        return Ok(query::letter(orchestration, id).await?.summary);
     };
     let mut work = begin(orchestration, &letter, task, action).await?;
     work.close(&letter, Resolution::Discarded).await?;
@@ -121,7 +121,7 @@ pub async fn discard(
             work.commit(state).await?;
         }
     }
-    Ok(query::dead_letter(orchestration, id).await?.summary)
+    Ok(query::letter(orchestration, id).await?.summary)
 }
 
 /// Takes one step off the line until somebody redrives it: its message is parked, and the step stands in `error`.
@@ -178,7 +178,7 @@ impl Work<'_> {
         self.go_on(state).await
     }
 
-    async fn close(&mut self, letter: &DeadLetter, resolution: Resolution) -> Result<(), Error> {
+    async fn close(&mut self, letter: &Letter, resolution: Resolution) -> Result<(), Error> {
         let id = letter.summary.dead_letter_id;
         let note = self.reason.as_deref();
         if dead_letters::close(&mut self.session, id, resolution, &self.actor, note).await? {
@@ -188,30 +188,29 @@ impl Work<'_> {
     }
 
     /// What waits for the letter's message, if anything still does.
-    async fn waiting(&mut self, letter: &DeadLetter) -> Result<Option<Waiting>, Error> {
+    async fn waiting(&mut self, letter: &Letter) -> Result<Option<Waiting>, Error> {
         if letter.summary.queue == TASK_REQUESTS {
             return Ok((self.task.state == TaskState::Pending).then_some(Waiting::Task));
         }
-        let attempt = letter.message.get("attempt").and_then(serde_json::Value::as_i64);
         let steps = operations::steps(&mut self.session, self.task.id).await?;
         let step = steps.into_iter().find(|step| Some(step.id) == letter.summary.step_id);
         let is_waiting = |step: &Standing| {
             !self.task.state.is_final()
                 && step.state == StepState::Reported
-                && attempt.is_none_or(|attempt| attempt == i64::from(step.attempt))
+                && letter.attempt.is_none_or(|attempt| attempt == i64::from(step.attempt))
         };
         Ok(step.filter(is_waiting).map(Waiting::Step))
     }
 }
 
 /// Whether the letter is a message of a queue that all share; else it stands for a step.
-fn is_message(letter: &DeadLetter) -> bool {
+fn is_message(letter: &Letter) -> bool {
     [STEP_RESULTS, TASK_REQUESTS].contains(&letter.summary.queue.as_str()) || letter.summary.step_id.is_none()
 }
 
 /// A letter that nobody has dealt with.
-async fn open(orchestration: &Orchestration, id: DeadLetterId) -> Result<DeadLetter, Error> {
-    let letter = query::dead_letter(orchestration, id).await?;
+async fn open(orchestration: &Orchestration, id: DeadLetterId) -> Result<Letter, Error> {
+    let letter = query::letter(orchestration, id).await?;
     let DeadLetterSummary { resolution, resolved_by, resolved_at, .. } = &letter.summary;
     match (resolution, resolved_at) {
         (Some(resolution), Some(at)) => Err(Error::Illegal(format!(
@@ -225,7 +224,7 @@ async fn open(orchestration: &Orchestration, id: DeadLetterId) -> Result<DeadLet
 
 async fn begin<'a>(
     orchestration: &'a Orchestration,
-    letter: &DeadLetter,
+    letter: &Letter,
     task: TaskId,
     action: &Action,
 ) -> Result<Work<'a>, Error> {
@@ -238,7 +237,7 @@ async fn begin<'a>(
     }
 }
 
-fn has_gone_on(letter: &DeadLetter, state: TaskState) -> Error {
+fn has_gone_on(letter: &Letter, state: TaskState) -> Error {
     Error::Illegal(format!(
         "dead letter {} cannot be redriven: its task is {state} and its step has gone on without it; resolve or discard it",
         letter.summary.dead_letter_id
@@ -248,7 +247,7 @@ fn has_gone_on(letter: &DeadLetter, state: TaskState) -> Error {
 /// A message whose task is not known goes back to its queue.
 async fn send_again(
     orchestration: &Orchestration,
-    letter: &DeadLetter,
+    letter: &Letter,
     action: &Action,
 ) -> Result<DeadLetterSummary, Error> {
     let id = letter.summary.dead_letter_id;
@@ -258,18 +257,18 @@ async fn send_again(
     {
         return Err(Error::Illegal(format!("dead letter {id} was dealt with meanwhile")));
     }
-    dead_letters::send_again(&mut session, letter).await?;
+    dead_letters::send_again(&mut session, &letter.summary).await?;
     session.commit().await?;
     let mut committed = crate::committed::Committed::new();
     committed.redriven.push(letter.summary.reason);
     committed.rings.extend([Topic::Results, Topic::Requests]);
     committed.tell(orchestration);
-    Ok(query::dead_letter(orchestration, id).await?.summary)
+    Ok(query::letter(orchestration, id).await?.summary)
 }
 
 async fn close_alone(
     orchestration: &Orchestration,
-    letter: &DeadLetter,
+    letter: &Letter,
     resolution: Resolution,
     action: &Action,
 ) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use tasker_shared::{
     step::StepState,
     storage::{
         concurrency::{self, Wait},
+        history,
         overview::{self, Doorbell},
         tasks, workers,
     },
@@ -24,6 +25,8 @@ struct Facts {
     workers: Vec<WorkerSummary>,
     handlers: HashMap<String, String>,
     waits: HashMap<StepId, Wait>,
+    /// Why steps failed for good, where their history says so.
+    reasons: HashMap<String, String>,
 }
 
 pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result<Explanation, Error> {
@@ -42,7 +45,12 @@ pub(super) async fn explain(orchestration: &Orchestration, id: TaskId) -> Result
     let waits = if on_queue.is_empty() { Vec::new() } else { concurrency::waits(&mut session, &on_queue).await? };
     let templates = orchestration.compiled(&mut session, vec![task.template_id]).await?;
     let handlers = templates.values().flat_map(|template| template.steps());
+    let failed = task.steps.iter().any(|step| step.state == StepState::Error);
+    let history = if failed { history::of_task(&mut session, id).await? } else { Vec::new() };
+    let reasons = history.into_iter().filter(|line| line.to == StepState::Error.as_str());
     let facts = Facts {
+        // a later line takes the place of an earlier one
+        reasons: reasons.filter_map(|line| Some((line.step?, line.reason.unwrap_or_default()))).collect(),
         now: tasks::now(&mut session).await?,
         doorbells: doorbells.into_iter().map(|doorbell| (doorbell.step_id, doorbell)).collect(),
         workers: workers::list(&mut session).await?,
@@ -72,7 +80,11 @@ impl Facts {
             TaskState::Error => {
                 let message = self.task.error.as_ref().and_then(|e| e.get("message")).and_then(|m| m.as_str());
                 let why = message.unwrap_or("no reason was stored");
-                format!("It failed: {why}. `tasker task retry` runs its failed steps again.")
+                let then = match self.task.steps.iter().any(|step| step.state == StepState::Error) {
+                    true => "`tasker task retry` runs its failed steps again",
+                    false => "No step of it can run again; `tasker task resolve` settles it",
+                };
+                format!("It failed: {why}. {then}.")
             }
             TaskState::InProgress => self.in_progress(open),
         }
@@ -107,6 +119,7 @@ impl Facts {
                 "It is ready and waits for its task to be resumed.".to_owned()
             }
             StepState::Pending => self.waits_for(step),
+            StepState::Enqueued if self.is_paused() => "It waits for its task to be resumed.".to_owned(),
             StepState::Enqueued => self.enqueued(step),
             StepState::InProgress => {
                 let lease = self
@@ -124,18 +137,28 @@ impl Facts {
             }
             StepState::Reported => "Its outcome is stored and waits for an orchestration service.".to_owned(),
             StepState::WaitingForRetry => {
-                let when = step.retry_at.map(|at| format!("in {} (at {})", self.until(at), at.to_rfc3339()));
-                format!(
-                    "Failure {} of {} ({failure}); it runs again {}.",
-                    step.failures,
-                    step.max_attempts,
-                    when.unwrap_or_else(|| "soon".to_owned())
-                )
+                let still = step.retry_at.filter(|at| *at > self.now);
+                let when = match still.map(|at| format!("in {} (at {})", self.until(at), at.to_rfc3339())) {
+                    None if self.is_paused() => "when its task is resumed".to_owned(),
+                    None => "soon".to_owned(),
+                    Some(when) if self.is_paused() => format!("when its task is resumed, at the earliest {when}"),
+                    Some(when) => when,
+                };
+                format!("Failure {} of {} ({failure}); it runs again {when}.", step.failures, step.max_attempts)
             }
-            StepState::Error => format!("It failed for good after {} failures: {failure}", step.failures),
+            StepState::Error => {
+                let said = step.error.as_ref().map_or("", |error| error.message.as_str());
+                let reason = self.reasons.get(&step.name).filter(|reason| !reason.is_empty() && *reason != said);
+                let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("It failed for good after {}{reason}: {failure}", failures(step.failures))
+            }
             StepState::Cancelled => "It was cancelled.".to_owned(),
             StepState::Complete | StepState::Skipped | StepState::ResolvedManually => "It is done.".to_owned(),
         }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.task.summary.state == TaskState::Paused
     }
 
     fn waits_for(&self, step: &StepDetail) -> String {
@@ -191,6 +214,10 @@ impl Facts {
     fn since(&self, at: DateTime<Utc>) -> String {
         spelled((self.now - at).num_milliseconds())
     }
+}
+
+fn failures(n: i32) -> String {
+    if n == 1 { "1 failure".to_owned() } else { format!("{n} failures") }
 }
 
 fn spelled(milliseconds: i64) -> String {

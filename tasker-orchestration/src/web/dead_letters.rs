@@ -123,7 +123,7 @@ async fn own(
     action: Action,
 ) -> Result<Action, Refusal> {
     if caller.namespaces().limit().is_some() {
-        let letter = query::dead_letter(orchestration, id).await?;
+        let letter = query::letter(orchestration, id).await?;
         if !caller.sees(letter.summary.namespace.as_deref()) {
             return Err(Error::DeadLetterNotFound(id).into());
         }

@@ -4,7 +4,7 @@ use super::answer::Refusal;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request},
 };
 use serde::de::DeserializeOwned;
 use std::error::Error;
@@ -19,6 +19,9 @@ pub(super) struct Params<T>(pub(super) T);
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
 
+/// A JSON body of parts that are answered one by one: a text that cannot be stored refuses its part alone, where it is checked.
+pub(super) struct Parts<T>(pub(super) T);
+
 /// A JSON body that may be left out, or `null`.
 pub(super) struct OptionalBody<T>(pub(super) T);
 
@@ -27,7 +30,7 @@ pub(super) struct TemplateText(pub(super) ApplyTemplate);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
     type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut request::Parts, state: &S) -> Result<Self, Refusal> {
         if parts.uri.path().contains("%00") {
             return Err(malformed("the path has the character U+0000, which no name has"));
         }
@@ -38,7 +41,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut request::Parts, state: &S) -> Result<Self, Refusal> {
         if parts.uri.query().is_some_and(|query| query.contains("%00")) {
             return Err(malformed("the query has the character U+0000, which no value has"));
         }
@@ -50,11 +53,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let media_type = media_type(request.headers());
-        if !is_json(&media_type) {
-            return Err(unsupported(&media_type, "application/json"));
-        }
-        json(&bytes(request, state).await?).map(Self)
+        json(&json_bytes(request, state).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Parts<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        parsed(&json_bytes(request, state).await?).map(Self)
     }
 }
 
@@ -89,6 +95,15 @@ impl<S: Send + Sync> FromRequest<S> for TemplateText {
     }
 }
 
+/// The whole body, if it says that it is JSON.
+async fn json_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+    let media_type = media_type(request.headers());
+    if !is_json(&media_type) {
+        return Err(unsupported(&media_type, "application/json"));
+    }
+    bytes(request, state).await
+}
+
 /// The whole body, if the limit admits it.
 async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
     Bytes::from_request(request, state).await.map_err(|refused| match refused.status() {
@@ -107,6 +122,10 @@ fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         let title = "the body has the character U+0000 (\\u0000), which PostgreSQL does not store";
         return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_text", title).into());
     }
+    parsed(bytes)
+}
+
+fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     // the parser would take the fields of an object from an array, by their order
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         let title = "the body is an array where an object is expected";

@@ -4,7 +4,7 @@ use super::{
     answer::Refusal,
     caller::Caller,
     document::{BadBody, BadPath, BadQuery, Broken, NoTask},
-    extract::{Body, Params, Segments},
+    extract::{Body, Params, Parts, Segments},
 };
 use crate::{Error, Orchestration, query};
 use axum::{
@@ -93,7 +93,7 @@ pub(super) async fn submit_batch(
     State(orchestration): State<Orchestration>,
     caller: Caller,
     headers: HeaderMap,
-    Body(SubmitTasks { tasks }): Body<SubmitTasks>,
+    Parts(SubmitTasks { tasks }): Parts<SubmitTasks>,
 ) -> Result<Json<SubmitAnswers>, Refusal> {
     let context = traceparent(&headers);
     let refused: Vec<Option<Refusal>> = tasks.iter().map(|task| caller.reaches(&task.namespace).err()).collect();

@@ -9,13 +9,13 @@ pub(crate) mod traffic;
 use crate::{
     id::{CorrelationId, StepId, TaskId},
     metrics::Label,
-    storage::{Error, Session},
+    storage::{Error, Session, Stored},
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 use traffic::{Door, Traffic};
 
 /// Tasks that were submitted by SQL and wait for station *initialize*.
@@ -91,9 +91,9 @@ pub struct Message {
     /// When it was sent.
     pub enqueued_at: DateTime<Utc>,
     /// What it says.
-    pub message: Value,
+    pub message: Stored,
     /// Trace context.
-    pub headers: Option<Value>,
+    pub headers: Option<Stored>,
 }
 
 /// The task that a message of [`TASK_REQUESTS`] is about; none where it cannot be understood.
@@ -131,12 +131,44 @@ pub async fn take(session: &mut Session, queue: &'static str, limit: i64) -> Res
          returning q.msg_id, q.read_ct, q.enqueued_at, coalesce(q.message, 'null') as message, q.headers"
     );
     let door = Door::of(queue);
-    let taken: Result<Vec<Message>, Error> = session.fetch("take_messages", sqlx::query_as(&sql).bind(limit)).await;
-    door.close(session, taken, |taken| {
-        let again = taken.iter().filter(|message| message.read_ct > 0).count() as u64;
-        let received = taken.len() as u64;
-        Traffic { received, again, lapsed: again, deleted: received, ..Traffic::default() }
-    })
+    let messages: Result<Vec<Message>, Error> = session.fetch("take_messages", sqlx::query_as(&sql).bind(limit)).await;
+    door.close(session, messages, |messages| taken(messages.iter()))
+}
+
+/// Puts messages that this transaction has [taken](take) back as they were, hidden for a moment that grows with their age:
+/// somebody else holds what they are about. Answers with the shortest moment.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn put_back(session: &mut Session, queue: &'static str, messages: &[&Message]) -> Result<Duration, Error> {
+    let sql = format!(
+        "-- put_back_messages
+         with back as materialized (
+             select m.*, least(greatest((clock_timestamp() - m.enqueued_at) / 4, interval '10 milliseconds'),
+                               interval '500 milliseconds') as pause
+               from unnest($1::bigint[], $2::integer[], $3::timestamptz[], $4::jsonb[], $5::jsonb[])
+                    m (msg_id, read_ct, enqueued_at, message, headers)),
+         put as (
+             insert into pgmq.q_{queue} (msg_id, read_ct, enqueued_at, vt, message, headers) overriding system value
+             select msg_id, read_ct, enqueued_at, clock_timestamp() + pause, message, headers from back)
+         select extract(epoch from min(pause))::double precision from back"
+    );
+    let query = sqlx::query_as(&sql)
+        .bind(messages.iter().map(|m| m.msg_id).collect::<Vec<_>>())
+        .bind(messages.iter().map(|m| m.read_ct).collect::<Vec<_>>())
+        .bind(messages.iter().map(|m| m.enqueued_at).collect::<Vec<_>>())
+        .bind(messages.iter().map(|m| &m.message).collect::<Vec<_>>())
+        .bind(messages.iter().map(|m| m.headers.as_ref()).collect::<Vec<_>>());
+    let row: Option<(Option<f64>,)> = session.fetch_optional("put_back_messages", query).await?;
+    session.returned(&Label::from(queue), taken(messages.iter().copied()));
+    Ok(Duration::from_secs_f64(row.and_then(|(pause,)| pause).unwrap_or_default().max(0.0)))
+}
+
+/// What taking these messages counts for.
+fn taken<'a>(messages: impl ExactSizeIterator<Item = &'a Message>) -> Traffic {
+    let received = messages.len() as u64;
+    let again = messages.filter(|message| message.read_ct > 0).count() as u64;
+    Traffic { received, again, lapsed: again, deleted: received, ..Traffic::default() }
 }
 
 /// Reads one visible message and hides it for `seconds`, so that work which fails on it leaves a trace in its read count.

@@ -34,6 +34,18 @@ impl Traffic {
         moved.into_iter().filter(|(_, messages)| *messages > 0)
     }
 
+    /// This without messages that were put back as if they had not been taken.
+    pub(crate) fn without(self, returned: Self) -> Self {
+        Self {
+            sent: self.sent,
+            received: self.received.saturating_sub(returned.received),
+            again: self.again.saturating_sub(returned.again),
+            lapsed: self.lapsed.saturating_sub(returned.lapsed),
+            deleted: self.deleted.saturating_sub(returned.deleted),
+            archived: self.archived,
+        }
+    }
+
     /// Counts what is durable now.
     pub(crate) fn count(self, metrics: &Metrics, queue: &Label) {
         let counters = [

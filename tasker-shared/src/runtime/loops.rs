@@ -66,6 +66,8 @@ pub enum Turn {
     Full,
     /// Less than it could take.
     Partial,
+    /// Something that somebody else holds: it is to be looked for again after this time.
+    Held(Duration),
     /// Nothing.
     Empty,
 }
@@ -94,9 +96,13 @@ pub async fn consume<F, Fut>(
         drop(running);
         judge(permits, &outcome);
         metrics.runtime_loop_runs.add(1, LoopRun { name, outcome: counted(&outcome) });
+        let mut soon = Duration::MAX;
         let pause = match outcome {
             Ok(found) => {
                 failures = 0;
+                if let Turn::Held(held) = found {
+                    soon = held;
+                }
                 interval = if found == Turn::Empty { (interval * 2).min(*poll.end()) } else { *poll.start() };
                 if found == Turn::Full {
                     continue;
@@ -116,7 +122,7 @@ pub async fn consume<F, Fut>(
             () = shutdown.cancelled() => return,
             () = async { match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => wake = bell.wait(interval).await,
+                None => wake = bell.wait(interval.min(soon)).await,
             } } => {}
         }
     }

@@ -53,6 +53,9 @@ pub enum Error {
         "no database is configured; set DATABASE_URL=postgres://user:password@host:port/database, or run `tasker dev`, which needs none"
     )]
     NoDatabase,
+    /// The process was asked to stop before it could use its database.
+    #[error("it was asked to stop before the database could be used")]
+    Stopped,
     /// The service failed.
     #[error("{0}")]
     Service(Box<dyn std::error::Error + Send + Sync>),
@@ -87,7 +90,8 @@ impl Process {
     /// until `silence`, which comes after the drain.
     ///
     /// # Errors
-    /// [`Error::NoDatabase`], or [`Error::Storage`] or [`Error::Access`] with what to do.
+    /// [`Error::NoDatabase`], or [`Error::Storage`] or [`Error::Access`] with what to do; [`Error::Stopped`] when `shutdown` comes
+    /// first.
     pub async fn connect(
         config: Arc<Config>,
         telemetry: &Telemetry,
@@ -110,7 +114,8 @@ impl Process {
             let schema = schema::check(database.pool()).await?;
             Ok((database, schema))
         })
-        .await?;
+        .await?
+        .ok_or(Error::Stopped)?;
         let database = database.guarded_by(config.breakers.database.policy());
         if !schema.is_current() {
             tracing::info!(unknown = ?schema.unknown, "the schema is newer than this program, and compatible");
@@ -258,7 +263,7 @@ where
     // a handler that blocks its thread must not keep the process after its step was given back
     runtime.shutdown_timeout(LEFTOVERS);
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Error::Stopped) => ExitCode::SUCCESS,
         Err(error) => failed(name, &error),
     }
 }

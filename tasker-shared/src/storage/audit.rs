@@ -6,6 +6,7 @@ use crate::{
     id::RequestId,
 };
 use chrono::{DateTime, Utc};
+use sqlx::QueryBuilder;
 
 /// One thing that somebody did or tried to do.
 #[derive(Debug, Clone)]
@@ -81,22 +82,28 @@ struct Row {
 /// # Errors
 /// [`Error::Statement`].
 pub async fn list(session: &mut Session, filter: &AuditFilter, limit: i64) -> Result<Vec<AuditEntry>, Error> {
-    let query = sqlx::query_as(
+    let mut sql = QueryBuilder::new(
         "-- list_audit
          select id, at, principal, address, action, target, outcome, status, reason, request_id
-           from tasker.audit_log
-          where ($1::text is null or principal = $1) and ($2::text is null or action = $2)
-            and ($3::text is null or outcome = $3) and ($4::timestamptz is null or at >= $4)
-            and ($5::bigint is null or id < $5)
-          order by id desc limit $6",
-    )
-    .bind(&filter.principal)
-    .bind(&filter.action)
-    .bind(filter.outcome)
-    .bind(filter.since)
-    .bind(filter.before)
-    .bind(limit);
-    let rows: Vec<Row> = session.fetch("list_audit", query).await?;
+           from tasker.audit_log where true",
+    );
+    if let Some(principal) = &filter.principal {
+        sql.push(" and principal = ").push_bind(principal);
+    }
+    if let Some(action) = &filter.action {
+        sql.push(" and action = ").push_bind(action);
+    }
+    if let Some(outcome) = filter.outcome {
+        sql.push(" and outcome = ").push_bind(outcome);
+    }
+    if let Some(since) = filter.since {
+        sql.push(" and at >= ").push_bind(since);
+    }
+    if let Some(before) = filter.before {
+        sql.push(" and id < ").push_bind(before);
+    }
+    sql.push(" order by id desc limit ").push_bind(limit);
+    let rows: Vec<Row> = session.fetch("list_audit", sql.build_query_as()).await?;
     Ok(rows.into_iter().map(AuditEntry::from).collect())
 }
 

@@ -502,6 +502,13 @@ impl Session {
         }
     }
 
+    /// Messages that were taken in this transaction are on their queue again.
+    pub(crate) fn returned(&mut self, queue: &Label, messages: Traffic) {
+        for (_, traffic) in self.traffic.iter_mut().filter(|(of, _)| of == queue) {
+            *traffic = traffic.without(messages);
+        }
+    }
+
     async fn pass(&self, doing: &'static str) -> Result<(), Error> {
         match &self.gate {
             Some(gate) => gate.pass(self.name, doing).await.map_err(|source| Error::Statement { doing, source }),

@@ -1,6 +1,6 @@
 //! Table `dead_letters`: what was parked because it could not be dealt with, and what became of it.
 
-use super::{Error, Session};
+use super::{Error, Session, Stored};
 use crate::{
     api::{DeadLetter, DeadLetterFilter, DeadLetterSummary},
     id::{DeadLetterId, StepId, TaskId},
@@ -10,7 +10,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::{QueryBuilder, types::Json};
 use std::time::SystemTime;
 
 /// Where a step can be parked.
@@ -213,23 +213,30 @@ pub async fn list(
     within: Option<&[String]>,
     limit: i64,
 ) -> Result<Vec<DeadLetterSummary>, Error> {
-    let sql = format!(
-        "-- list_dead_letters
-         select {SUMMARY} from tasker.dead_letters d
-          where ($1::text is null or d.reason = $1) and ($2::text is null or d.namespace = $2)
-            and ($3::boolean is null or (d.resolved_at is null) = $3) and ($4::uuid is null or d.task_id = $4)
-            and ($5::uuid is null or d.id < $5) and ($7::text[] is null or d.namespace = any ($7))
-          order by d.id desc limit $6"
-    );
-    let query = sqlx::query_as(&sql)
-        .bind(filter.reason)
-        .bind(&filter.namespace)
-        .bind(filter.open)
-        .bind(filter.task_id)
-        .bind(filter.before)
-        .bind(limit)
-        .bind(within);
-    let rows: Vec<SummaryRow> = session.fetch("list_dead_letters", query).await?;
+    let mut sql =
+        QueryBuilder::new(format!("-- list_dead_letters\nselect {SUMMARY} from tasker.dead_letters d where true"));
+    if let Some(reason) = filter.reason {
+        sql.push(" and d.reason = ").push_bind(reason);
+    }
+    if let Some(namespace) = &filter.namespace {
+        sql.push(" and d.namespace = ").push_bind(namespace);
+    }
+    match filter.open {
+        Some(true) => drop(sql.push(" and d.resolved_at is null")),
+        Some(false) => drop(sql.push(" and d.resolved_at is not null")),
+        None => {}
+    }
+    if let Some(task) = filter.task_id {
+        sql.push(" and d.task_id = ").push_bind(task);
+    }
+    if let Some(before) = filter.before {
+        sql.push(" and d.id < ").push_bind(before);
+    }
+    if let Some(within) = within {
+        sql.push(" and d.namespace = any (").push_bind(within).push(")");
+    }
+    sql.push(" order by d.id desc limit ").push_bind(limit);
+    let rows: Vec<SummaryRow> = session.fetch("list_dead_letters", sql.build_query_as()).await?;
     Ok(rows.into_iter().map(DeadLetterSummary::from).collect())
 }
 
@@ -237,10 +244,11 @@ pub async fn list(
 struct WholeRow {
     #[sqlx(flatten)]
     summary: SummaryRow,
+    #[sqlx(try_from = "Stored")]
     message: Value,
-    headers: Option<Value>,
+    headers: Option<Stored>,
     read_count: i32,
-    snapshot: Option<Value>,
+    snapshot: Option<Stored>,
 }
 
 /// One dead letter whole.
@@ -256,10 +264,40 @@ pub async fn find(session: &mut Session, id: DeadLetterId) -> Result<Option<Dead
     Ok(row.map(|row| DeadLetter {
         summary: row.summary.into(),
         message: row.message,
-        headers: row.headers,
+        headers: row.headers.map(Value::from),
         read_count: row.read_count,
-        snapshot: row.snapshot,
+        snapshot: row.snapshot.map(Value::from),
     }))
+}
+
+/// What has to be known of a dead letter to deal with it, whether or not its message can be read.
+#[derive(Debug)]
+pub struct Letter {
+    /// What lists show.
+    pub summary: DeadLetterSummary,
+    /// The attempt that its message names.
+    pub attempt: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct LetterRow {
+    #[sqlx(flatten)]
+    summary: SummaryRow,
+    attempt: Option<String>,
+}
+
+/// One dead letter as it stands.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn look(session: &mut Session, id: DeadLetterId) -> Result<Option<Letter>, Error> {
+    let sql = format!(
+        "-- look_at_dead_letter
+         select {SUMMARY}, d.message->>'attempt' as attempt from tasker.dead_letters d where d.id = $1"
+    );
+    let row: Option<LetterRow> = session.fetch_optional("look_at_dead_letter", sqlx::query_as(&sql).bind(id)).await?;
+    let attempt = |row: &LetterRow| row.attempt.as_ref().and_then(|attempt| attempt.parse().ok());
+    Ok(row.map(|row| Letter { attempt: attempt(&row), summary: row.summary.into() }))
 }
 
 /// Says how an open dead letter was dealt with; answers whether it was open.
@@ -308,18 +346,18 @@ pub async fn close_of_steps(
     session.execute("close_dead_letters_of_steps", query).await
 }
 
-/// Sends a parked message again.
+/// Sends a parked message again, as it was.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn send_again(session: &mut Session, letter: &DeadLetter) -> Result<(), Error> {
-    let query = sqlx::query("-- send_again\nselect pgmq.send($1, $2, $3, 0)")
-        .bind(&letter.summary.queue)
-        .bind(&letter.message)
-        .bind(&letter.headers);
+pub async fn send_again(session: &mut Session, letter: &DeadLetterSummary) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- send_again
+         select pgmq.send(d.queue, d.message, d.headers, 0) from tasker.dead_letters d where d.id = $1",
+    );
     let began = SystemTime::now();
-    session.execute("send_again", query).await?;
-    session.passed(letter.summary.queue.clone().into(), Traffic { sent: 1, ..Traffic::default() }, began);
+    session.execute("send_again", query.bind(letter.dead_letter_id)).await?;
+    session.passed(letter.queue.clone().into(), Traffic { sent: 1, ..Traffic::default() }, began);
     Ok(())
 }
 

@@ -66,6 +66,11 @@ impl Error {
         matches!(self, Self::Statement { source, .. } if has_code(source, &["54000"]))
     }
 
+    /// Whether a row that another one needs was removed, or is needed, since this transaction looked at it.
+    pub fn breaks_reference(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if has_code(source, &["23503"]))
+    }
+
     /// Whether PostgreSQL cannot be used: no connection, no answer, or it says so itself. What a caller did wrong, a race
     /// that was lost and a statement that took too long are no outage.
     pub fn is_outage(&self) -> bool {

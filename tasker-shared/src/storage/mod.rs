@@ -10,6 +10,7 @@ mod database;
 mod error;
 mod gate;
 mod leader;
+mod stored;
 mod types;
 
 pub mod api_keys;
@@ -38,3 +39,4 @@ pub use database::{Database, Moved, Options, Passage, Session, Transaction};
 pub use error::Error;
 pub use gate::{Gate, Passed};
 pub use leader::{Duty, Leader};
+pub use stored::Stored;

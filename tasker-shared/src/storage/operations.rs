@@ -4,6 +4,10 @@ use super::{Error, Session, reports::Counts};
 use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId},
     name::Name,
+    queue::{
+        QueueName,
+        traffic::{Door, Traffic},
+    },
     step::{Failure, StepState},
     task::TaskState,
 };
@@ -132,6 +136,27 @@ pub async fn move_steps(
     session.fetch("move_steps", query).await
 }
 
+/// Deletes the visible messages of steps that have ended. One that is being claimed stays: whoever claims it finds that it asks
+/// for nothing any more.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn delete_messages(session: &mut Session, queue: &QueueName, steps: &[StepId]) -> Result<u64, Error> {
+    let sql = format!(
+        "-- delete_messages_of_steps
+         -- who holds steps waits for no message
+         with free as materialized (
+             select q.msg_id from {table} q
+              where q.message->>'step_id' = any ($1::uuid[]::text[]) and q.vt <= clock_timestamp()
+              order by q.msg_id for update skip locked)
+         delete from {table} q using free where q.msg_id = free.msg_id",
+        table = queue.table(),
+    );
+    let door = Door::of(queue);
+    let deleted = session.execute("delete_messages_of_steps", sqlx::query(&sql).bind(steps)).await;
+    door.close(session, deleted, |deleted| Traffic { deleted: *deleted, ..Traffic::default() })
+}
+
 /// Stores why a step fails.
 ///
 /// # Errors
@@ -208,6 +233,20 @@ pub async fn resume_timers(session: &mut Session, task: TaskId) -> Result<(), Er
           where m.task_id = $1 and m.kind = 'retry' and s.id = m.subject and s.retry_at is not null",
     );
     session.execute("resume_timers", query.bind(task)).await.map(drop)
+}
+
+/// Lets the steps of a task that goes on wait on their queue from now on: the time of the pause does not count.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn resume_waits(session: &mut Session, task: TaskId) -> Result<(), Error> {
+    let query = sqlx::query(
+        "-- resume_waits
+         with waiting as materialized (
+             select id from tasker.steps where task_id = $1 and state = 'enqueued' order by id for no key update)
+         update tasker.steps s set enqueued_at = clock_timestamp() from waiting w where s.id = w.id",
+    );
+    session.execute("resume_waits", query.bind(task)).await.map(drop)
 }
 
 /// A step as it stands.

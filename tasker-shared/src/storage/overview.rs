@@ -1,16 +1,17 @@
 //! What people see of tasks and steps: lists, one task whole, and the facts behind `explain`.
 
-use super::{Error, Session};
+use super::{Error, Session, Stored};
 use crate::{
     api::{StepDetail, TaskDetail, TaskFilter, TaskSummary},
     id::{CorrelationId, StepId, TaskId, TemplateId},
     queue::QueueName,
-    step::{Failure, StepState},
+    step::{Failure, FailureKind, StepState},
     task::TaskState,
 };
 use chrono::{DateTime, Utc};
+use serde::Deserialize as _;
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::QueryBuilder;
 
 #[derive(sqlx::FromRow)]
 struct SummaryRow {
@@ -51,7 +52,8 @@ const SUMMARY: &str =
     "t.id, t.namespace, t.name, t.version, t.state, t.correlation_id, t.priority, t.tags, t.created_at,
     t.finished_at, n.total as steps_total, n.total - t.remaining_steps as steps_done";
 
-/// Tasks that fit `filter`, the newest first, at most `limit`; of these namespaces alone, where some are given.
+/// Tasks that fit `filter`, the newest first, at most `limit`; of these namespaces alone, where some are given. Only what is
+/// asked stands in the statement: a plan that is made for every question would use no index.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -61,28 +63,38 @@ pub async fn list(
     within: Option<&[String]>,
     limit: i64,
 ) -> Result<Vec<TaskSummary>, Error> {
-    let sql = format!(
-        "-- list_tasks
-         select {SUMMARY}
-           from (select * from tasker.tasks
-                  where ($1::text is null or state = $1) and ($2::text is null or namespace = $2)
-                    and ($3::text is null or name = $3) and ($4::text is null or tags @> array[$4])
-                    and ($5::uuid is null or correlation_id = $5) and ($6::uuid is null or id < $6)
-                    and ($8::text[] is null or namespace = any ($8))
-                  order by id desc limit $7) t
-          cross join lateral (select count(*) as total from tasker.steps where task_id = t.id) n
-          order by t.id desc"
+    let mut sql =
+        QueryBuilder::new(format!("-- list_tasks\nselect {SUMMARY} from (select * from tasker.tasks where true"));
+    if let Some(state) = filter.state {
+        sql.push(" and state = ").push_bind(state);
+        if !state.is_final() {
+            sql.push(" and finished_at is null");
+        }
+    }
+    if let Some(namespace) = &filter.namespace {
+        sql.push(" and namespace = ").push_bind(namespace);
+    }
+    if let Some(name) = &filter.name {
+        sql.push(" and name = ").push_bind(name);
+    }
+    if let Some(tag) = &filter.tag {
+        sql.push(" and tags @> array[").push_bind(tag).push("]");
+    }
+    if let Some(correlation_id) = filter.correlation_id {
+        sql.push(" and correlation_id = ").push_bind(correlation_id);
+    }
+    if let Some(before) = filter.before {
+        sql.push(" and id < ").push_bind(before);
+    }
+    if let Some(within) = within {
+        sql.push(" and namespace = any (").push_bind(within).push(")");
+    }
+    sql.push(" order by id desc limit ").push_bind(limit);
+    sql.push(
+        ") t cross join lateral (select count(*) as total from tasker.steps where task_id = t.id) n
+          order by t.id desc",
     );
-    let query = sqlx::query_as(&sql)
-        .bind(filter.state)
-        .bind(&filter.namespace)
-        .bind(&filter.name)
-        .bind(&filter.tag)
-        .bind(filter.correlation_id)
-        .bind(filter.before)
-        .bind(limit)
-        .bind(within);
-    let rows: Vec<SummaryRow> = session.fetch("list_tasks", query).await?;
+    let rows: Vec<SummaryRow> = session.fetch("list_tasks", sql.build_query_as()).await?;
     Ok(rows.into_iter().map(TaskSummary::from).collect())
 }
 
@@ -91,10 +103,11 @@ struct DetailRow {
     #[sqlx(flatten)]
     summary: SummaryRow,
     template_id: TemplateId,
+    #[sqlx(try_from = "Stored")]
     input: Value,
     run_at: Option<DateTime<Utc>>,
     started_at: Option<DateTime<Utc>>,
-    error: Option<Value>,
+    error: Option<Stored>,
     idempotency_key: Option<String>,
     parent_correlation_id: Option<CorrelationId>,
     initiator: Option<String>,
@@ -112,9 +125,9 @@ struct StepRow {
     attempt: i32,
     failures: i32,
     max_attempts: i32,
-    result: Option<Value>,
-    error: Option<Json<Failure>>,
-    progress: Option<Value>,
+    result: Option<Stored>,
+    error: Option<Stored>,
+    progress: Option<Stored>,
     worker: Option<String>,
     retry_at: Option<DateTime<Utc>>,
     enqueued_at: Option<DateTime<Utc>>,
@@ -154,7 +167,7 @@ pub async fn detail(session: &mut Session, task: TaskId) -> Result<Option<TaskDe
         input: row.input,
         run_at: row.run_at,
         started_at: row.started_at,
-        error: row.error,
+        error: row.error.map(Value::from),
         idempotency_key: row.idempotency_key,
         parent_correlation_id: row.parent_correlation_id,
         initiator: row.initiator,
@@ -175,15 +188,24 @@ fn step(row: StepRow) -> StepDetail {
         attempt: row.attempt,
         failures: row.failures,
         max_attempts: row.max_attempts,
-        result: row.result,
-        error: row.error.map(|e| e.0),
-        progress: row.progress,
+        result: row.result.map(Value::from),
+        error: row.error.map(failure),
+        progress: row.progress.map(Value::from),
         worker: row.worker,
         retry_at: row.retry_at,
         enqueued_at: row.enqueued_at,
         started_at: row.started_at,
         finished_at: row.finished_at,
     }
+}
+
+/// A failure as it is shown; one that cannot be read stands in the details.
+fn failure(stored: Stored) -> Failure {
+    let shown = Value::from(stored);
+    Failure::deserialize(&shown).unwrap_or_else(|why| Failure {
+        details: Some(shown),
+        ..Failure::new(FailureKind::HandlerError, format!("its failure cannot be read: {why}"))
+    })
 }
 
 /// A step's message on its queue.

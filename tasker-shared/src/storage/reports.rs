@@ -160,7 +160,8 @@ pub struct Reported {
 }
 
 /// Locks the tasks of these (step, attempt) pairs in id order and reads the steps that are still reported with that attempt.
-/// A pair that is missing from the answer was dealt with before, or its step was stopped.
+/// A pair that is missing from the answer was dealt with before, its step was stopped, or its task is [held](held) by
+/// somebody else, for whom nobody waits here.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -169,7 +170,7 @@ pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Res
         "-- lock_reported
          with popped as (select distinct * from unnest($1::uuid[], $2::uuid[], $3::integer[]) p (step_id, task_id, attempt)),
          locked as materialized (
-             select t.* from tasker.tasks t where t.id in (select task_id from popped) order by t.id for no key update)
+             select t.* from tasker.tasks t where t.id in (select task_id from popped) order by t.id for no key update skip locked)
          select s.id as step_id, s.name as step_name, s.attempt, s.failures, s.missing_since, s.outcome, s.error,
                 s.started_at, s.reported_at,
                 s.worker_id, t.id as task_id, t.template_id, t.environment, t.namespace, t.name as task_name,
@@ -177,7 +178,8 @@ pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Res
            from popped p join locked t on t.id = p.task_id
            join tasker.steps s
              on s.id = p.step_id and s.task_id = t.id and s.attempt = p.attempt and s.state = '{reported}'
-            -- one that an operator stopped while this waited for its task is left out
+          order by s.id
+            -- one that an operator stopped meanwhile is left out
             for no key update of s",
         reported = COMPLETE.from,
     );
@@ -186,6 +188,37 @@ pub async fn lock(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Res
         .bind(steps.iter().map(|s| s.1).collect::<Vec<_>>())
         .bind(steps.iter().map(|s| s.2).collect::<Vec<_>>());
     session.fetch("lock_reported", query).await
+}
+
+/// Those of these pairs that [`lock`] left out although their steps are still reported: somebody else holds their tasks.
+///
+/// # Errors
+/// [`Error::Statement`].
+pub async fn held(session: &mut Session, steps: &[(StepId, TaskId, i32)]) -> Result<Vec<StepId>, Error> {
+    let sql = format!(
+        "-- find_held_reports
+         select s.id from unnest($1::uuid[], $2::uuid[], $3::integer[]) p (step_id, task_id, attempt)
+           join tasker.steps s
+             on s.id = p.step_id and s.task_id = p.task_id and s.attempt = p.attempt and s.state = '{reported}'",
+        reported = COMPLETE.from,
+    );
+    let query = sqlx::query_as(&sql)
+        .bind(steps.iter().map(|s| s.0).collect::<Vec<_>>())
+        .bind(steps.iter().map(|s| s.1).collect::<Vec<_>>())
+        .bind(steps.iter().map(|s| s.2).collect::<Vec<_>>());
+    let rows: Vec<(StepId,)> = session.fetch("find_held_reports", query).await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// What becomes of a reported step.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// The step.
+    pub step_id: StepId,
+    /// The decision.
+    pub verdict: Verdict,
+    /// Why, where the outcome alone does not tell.
+    pub reason: Option<String>,
 }
 
 /// What carrying out verdicts led to.
@@ -244,10 +277,12 @@ struct AdvancedRow {
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> Result<Advanced, Error> {
+pub async fn advance(session: &mut Session, verdicts: &[Judged]) -> Result<Advanced, Error> {
     let sql = format!(
         "-- advance_steps
-         with verdict as (select * from unnest($1::uuid[], $2::text[], $3::double precision[], $4::boolean[]) v (step_id, to_state, delay, missing)),
+         with verdict as (
+             select * from unnest($1::uuid[], $2::text[], $3::double precision[], $4::boolean[], $5::text[])
+                           v (step_id, to_state, delay, missing, reason)),
          applied as (
              update tasker.steps s
                 set state = v.to_state,
@@ -257,7 +292,7 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
                     retry_at = case when v.to_state = '{waiting}' then clock_timestamp() + make_interval(secs => v.delay) end,
                     finished_at = case when v.to_state <> '{waiting}' then clock_timestamp() end
                from verdict v where s.id = v.step_id and s.state = '{reported}'
-             returning s.id as step_id, s.task_id, s.state, s.attempt, s.retry_at),
+             returning s.id as step_id, s.task_id, s.state, s.attempt, s.retry_at, v.reason),
          timer as (
              insert into tasker.timers (kind, subject, task_id, due_at)
              select 'retry', a.step_id, a.task_id, case when t.state = 'paused' then 'infinity' else a.retry_at end
@@ -288,10 +323,10 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
                from change c where t.id = c.task_id
              returning t.id as task_id, t.remaining_steps, t.active_steps),
          history as (
-             insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor)
-             select task_id, step_id, '{reported}', state, attempt, 'orchestration' from applied
+             insert into tasker.step_transitions (task_id, step_id, from_state, to_state, attempt, actor, reason)
+             select task_id, step_id, '{reported}', state, attempt, 'orchestration', reason from applied
              union all
-             select task_id, step_id, '{pending}', '{enqueued}', attempt, 'orchestration' from dependents where state = '{enqueued}')
+             select task_id, step_id, '{pending}', '{enqueued}', attempt, 'orchestration', null from dependents where state = '{enqueued}')
          select null::uuid as step_id, task_id, null as name, remaining_steps as remaining, active_steps as active,
                 0 as attempt, null::uuid as cause, null::integer as cause_attempt from counted
          union all
@@ -312,10 +347,11 @@ pub async fn advance(session: &mut Session, verdicts: &[(StepId, Verdict)]) -> R
         _ => 0.0,
     };
     let query = sqlx::query_as(&sql)
-        .bind(verdicts.iter().map(|v| v.0).collect::<Vec<_>>())
-        .bind(verdicts.iter().map(|v| to_state(&v.1).as_str()).collect::<Vec<_>>())
-        .bind(verdicts.iter().map(|v| delay(&v.1)).collect::<Vec<_>>())
-        .bind(verdicts.iter().map(|v| matches!(v.1, Verdict::Miss(_))).collect::<Vec<_>>());
+        .bind(verdicts.iter().map(|v| v.step_id).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| to_state(&v.verdict).as_str()).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| delay(&v.verdict)).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| matches!(v.verdict, Verdict::Miss(_))).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| v.reason.as_deref()).collect::<Vec<_>>());
     let mut advanced = Advanced::default();
     for row in session.fetch::<AdvancedRow>("advance_steps", query).await? {
         match (row.step_id, row.name) {

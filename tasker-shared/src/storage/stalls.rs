@@ -8,6 +8,7 @@ use crate::{
 };
 use std::time::Duration;
 
+const FAIL: Edge = Edge::of(StepState::Reported, StepEvent::Fail);
 const RELEASE: Edge = Edge::of(StepState::InProgress, StepEvent::Release);
 
 /// A step that was enqueued again because it stood still.
@@ -103,7 +104,7 @@ pub struct Overdue {
 }
 
 /// Steps of a namespace that stood still more than `max_stalls` times, or wait on their queue longer than their template
-/// allows.
+/// allows; those of a paused task may wait.
 ///
 /// # Errors
 /// [`Error::Statement`].
@@ -119,20 +120,28 @@ pub async fn overdue(
            from tasker.tasks t join tasker.steps s on s.task_id = t.id join tasker.templates p on p.id = t.template_id
           where t.namespace = $1 and t.finished_at is null
             and (s.state in ('enqueued', 'in_progress') and s.stalls > $2
-                 or s.state = 'enqueued' and s.enqueued_at < clock_timestamp() - make_interval(secs => p.max_queued_ms / 1000.0))
+                 or s.state = 'enqueued' and t.state <> 'paused' and s.enqueued_at < clock_timestamp() - make_interval(secs => p.max_queued_ms / 1000.0))
           order by s.task_id limit $3",
     );
     session.fetch("find_overdue_steps", query.bind(namespace).bind(max_stalls).bind(limit)).await
 }
 
-/// How many failures of a task's steps were tried again: the retries that it has used.
+/// How many failures of a task's steps were tried again: the retries that it has used. The failure that was final is none.
 ///
 /// # Errors
 /// [`Error::Statement`].
 pub async fn retries_used(session: &mut Session, tasks: &[TaskId]) -> Result<Vec<(TaskId, i64)>, Error> {
-    let query = sqlx::query_as(
+    let sql = format!(
         "-- count_retries
-         select task_id, coalesce(sum(failures), 0)::bigint from tasker.steps where task_id = any ($1) group by task_id",
+         with final as materialized (
+             select task_id, step_id, attempt from tasker.step_transitions
+              where task_id = any ($1) and from_state = '{from}' and to_state = '{to}' and actor = 'orchestration')
+         select s.task_id, sum(case when s.failures > 0 and exists (
+                    select from final f where f.step_id = s.id and f.attempt = s.attempt
+                       and not coalesce((s.error->>'not_tried')::boolean, false)) then s.failures - 1 else s.failures end)::bigint
+           from tasker.steps s where s.task_id = any ($1) group by s.task_id",
+        from = FAIL.from,
+        to = FAIL.to,
     );
-    session.fetch("count_retries", query.bind(tasks)).await
+    session.fetch("count_retries", sqlx::query_as(&sql).bind(tasks)).await
 }

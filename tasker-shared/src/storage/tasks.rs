@@ -1,6 +1,6 @@
 //! Table `tasks`: accepting, finding and ending tasks.
 
-use super::{Error, Session};
+use super::{Error, Session, Stored};
 use crate::{
     id::{CorrelationId, TaskId, TemplateId},
     name::Name,
@@ -117,7 +117,7 @@ pub struct Pending {
     /// The task type.
     pub name: Name,
     /// What it was submitted with.
-    pub input: Value,
+    pub input: Stored,
     /// Higher goes first.
     pub priority: i16,
     /// Of the task.

@@ -188,7 +188,8 @@ pub struct Resolved {
     pub id: TemplateId,
 }
 
-/// Finds many definitions at once, and holds them while the transaction lasts.
+/// Finds many definitions at once. One that no task uses may be replaced at any moment; storing a task that uses it is then
+/// refused by its reference.
 ///
 /// # Errors
 /// [`Error::Statement`].

@@ -70,11 +70,14 @@ struct Row {
 pub async fn list(session: &mut Session) -> Result<Vec<WorkerSummary>, Error> {
     let query = sqlx::query_as(
         "-- list_workers
+         -- one walk over the open tasks, however many workers there are
+         with running as materialized (
+             select s.worker_id, count(*) as steps from tasker.tasks t join tasker.steps s on s.task_id = t.id
+              where t.finished_at is null and s.state = 'in_progress' group by s.worker_id)
          select w.id, w.name, w.namespaces, w.handlers, w.version, w.started_at, w.heartbeat_at,
                 w.stopped_at is null and w.heartbeat_at > clock_timestamp() - make_interval(secs => $1) as live,
-                (select count(*) from tasker.tasks t join tasker.steps s on s.task_id = t.id
-                  where t.finished_at is null and s.state = 'in_progress' and s.worker_id = w.id) as running
-           from tasker.workers w order by w.name, w.started_at",
+                coalesce(r.steps, 0) as running
+           from tasker.workers w left join running r on r.worker_id = w.id order by w.name, w.started_at",
     );
     let rows: Vec<Row> = session.fetch("list_workers", query.bind(f64::from(LIVE_SECONDS))).await?;
     Ok(rows

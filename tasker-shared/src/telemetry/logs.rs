@@ -132,9 +132,6 @@ where
         let mut line = Map::new();
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        line.insert("timestamp".to_owned(), time.into());
-        line.insert("level".to_owned(), event.metadata().level().as_str().into());
-        line.insert("target".to_owned(), event.metadata().target().into());
         for span in ctx.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
                 && let Ok(fields) = serde_json::from_str::<Map<String, Value>>(&fields.fields)
@@ -145,7 +142,10 @@ where
         Scope::with_current(|run| {
             line.extend(run.ids().map(|(name, id)| (name.to_owned(), id.into())));
         });
-        event.record(&mut Fields(&mut line));
+        line.insert("timestamp".to_owned(), time.into());
+        line.insert("level".to_owned(), event.metadata().level().as_str().into());
+        line.insert("target".to_owned(), event.metadata().target().into());
+        event.record(&mut Fields { line: &mut line, said: false });
         ids(&mut line);
         writeln!(out, "{}", Value::Object(line))
     }
@@ -168,11 +168,22 @@ fn span_ids() -> Option<[(&'static str, String); 2]> {
     span.is_valid().then(ids)
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
+struct Fields<'a> {
+    line: &'a mut Map<String, Value>,
+    /// Whether the event's text stands in the line, which comes before its fields.
+    said: bool,
+}
 
 impl Fields<'_> {
+    /// A field that is named like a part of the line itself stands beside it.
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
+        let name = match field.name() {
+            name @ ("timestamp" | "level" | "target") => format!("field.{name}"),
+            "message" if self.said => "field.message".to_owned(),
+            name => name.to_owned(),
+        };
+        self.said |= name == "message";
+        self.line.insert(name, value.into());
     }
 }
 
@@ -294,6 +305,22 @@ mod tests {
             tracing::info!("outside");
         });
         ["in the run", "below", "outside"].map(|what| lines.with(what).join("\n"))
+    }
+
+    #[test]
+    fn a_field_named_like_a_part_of_the_line_does_not_take_its_place() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let layer = layer.fmt_fields(JsonFields::new()).event_format(Json);
+        tracing::dispatcher::with_default(&Dispatch::new(tracing_subscriber::registry().with(layer)), || {
+            tracing::info_span!("around", level = 9)
+                .in_scope(|| tracing::info!(message = 7, target = "task 3", "said"));
+        });
+        let line: serde_json::Value = serde_json::from_str(lines.with("said").first().expect("a line")).unwrap();
+        assert_eq!((&line["message"], &line["level"]), (&"said".into(), &"INFO".into()), "{line}");
+        assert_eq!(line["target"], module_path!(), "{line}");
+        assert_eq!((&line["field.message"], &line["field.target"]), (&7.into(), &"task 3".into()), "{line}");
     }
 
     #[test]

@@ -632,6 +632,8 @@ impl Oracle {
 
     fn stop_step(&mut self, task: usize, step: usize, to: S) {
         self.timers.retain(|timer| !(timer.task == task && timer.of == Of::Retry(step)));
+        let its = |message: &Message| message.queue == Queue::Steps && message.about == About::Step { task, step };
+        self.messages.retain(|message| !(message.visible && its(message)));
         self.move_step(task, step, to);
     }
 

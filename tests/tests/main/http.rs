@@ -468,7 +468,16 @@ async fn a_batch_answers_each_task_by_itself() -> Result<()> {
     };
     assert_eq!(accepted["created"], true, "{accepted}");
     assert_eq!((&unknown["status"], &invalid["status"]), (&json!(404), &json!(422)), "{}", answer.body);
-    assert_eq!(api.get("/v1/tasks").await?.body["tasks"].as_array().map(Vec::len), Some(1));
+    let tasks = json!({"tasks": [
+        {"namespace": "idle", "name": "idle", "input": {"text": "\u{0}"}},
+        {"namespace": "idle", "name": "idle", "reason": "\u{0}"},
+        {"namespace": "idle", "name": "idle", "input": {"text": "well"}},
+    ]});
+    let answer = api.post("/v1/tasks/batch", &tasks).await?;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let statuses: Vec<_> = answer.body["tasks"].as_array().context("answers")?.iter().map(|t| &t["status"]).collect();
+    assert_eq!(statuses, [&json!(422), &json!(422), &Value::Null], "{}", answer.body);
+    assert_eq!(api.get("/v1/tasks").await?.body["tasks"].as_array().map(Vec::len), Some(2));
     api.finish().await
 }
 
@@ -530,5 +539,22 @@ async fn pages_of_tasks_follow_each_other_without_gap_or_repeat() -> Result<()> 
         }
     }
     assert_eq!(found, expected, "the newest first");
+    api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_beyond_what_is_stored_is_refused() -> Result<()> {
+    let api = Contract::start().await?;
+    let audit = api.get("/v1/audit?since=-262143-01-01T00:00:00Z").await?;
+    let told = "`since`: must be a time between the years 1 and 9999".to_owned();
+    assert_eq!((audit.status, audit.body["title"].as_str()), (422, Some(told.as_str())));
+    assert_eq!(api.get("/v1/audit?since=0001-01-01T00:00:00Z").await?.status, 200);
+    for (at, status) in
+        [("%2B262142-01-01T00:00:00Z", 422), ("-262143-01-01T00:00:00Z", 422), ("9999-01-01T00:00:00Z", 201)]
+    {
+        let task = json!({"namespace": "idle", "name": "idle", "run_at": at.replace("%2B", "+")});
+        let answer = api.post("/v1/tasks", &task).await?;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
     api.finish().await
 }

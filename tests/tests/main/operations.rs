@@ -404,3 +404,27 @@ async fn an_unknown_task_or_step_is_named_with_the_nearest_one() -> Result<()> {
     operate::cancel(&o, task, &plain).await?;
     system.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_is_stopped_leaves_no_message_also_where_nobody_works() -> Result<()> {
+    let system = System::start().await?;
+    system.apply(&dag("three", "nobodys", &[("a", &[]), ("b", &[]), ("c", &[])])).await?;
+    let (cancelled, parted) = (system.begin("three").await?, system.begin("three").await?);
+    assert_eq!(system.messages().await?, 6);
+    operate::cancel(&system.orchestration, cancelled, &because("no")).await?;
+    assert_eq!(system.messages().await?, 3, "those of the other task");
+    operate::cancel_step(&system.orchestration, parted, "a", &because("no")).await?;
+    let resolution = ResolveStep { result: json!(1), reason: None, by: None };
+    operate::resolve_step(&system.orchestration, parted, "b", &resolution).await?;
+    assert_eq!(system.messages().await?, 1);
+    let late = system
+        .begin_new(
+            &dag("late", "nobodys", &[("a", &[])]).replace("steps:", "lifecycle: {max_duration_seconds: 3600}\nsteps:"),
+        )
+        .await?;
+    system.execute("update tasker.timers set due_at = now() where kind = 'deadline'").await?;
+    system.ended(late).await?;
+    assert_eq!(system.messages().await?, 1);
+    operate::cancel(&system.orchestration, parted, &because("no")).await?;
+    system.finish().await
+}

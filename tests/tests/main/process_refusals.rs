@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use std::time::Duration;
 use tasker_tests::{
     TestDatabase,
-    process::{ORCHESTRATION, WORKER, command},
+    process::{ORCHESTRATION, Process, WORKER, command},
 };
 use tokio::{net::TcpListener, time::timeout};
 
@@ -160,6 +160,30 @@ async fn an_argument_that_is_not_known_is_refused() -> Result<()> {
         assert!(text.contains(&format!("unexpected argument `--port=1`; `{program} --help`")), "{text}");
         let help = String::from_utf8(command(program)?.arg("--help").output().await?.stdout)?;
         assert!(help.contains("DATABASE_URL") && help.contains("TASKER_ENV"), "{help}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_is_stopped_while_it_waits_for_postgresql_has_ended_well() -> Result<()> {
+    for program in SERVICES {
+        let patient = ("TASKER__DATABASE__STARTUP_TIMEOUT_MS", "60000");
+        let mut service = Process::service(program, "postgres://nobody@127.0.0.1:1/nothing", &[patient])?;
+        service.wrote("PostgreSQL cannot be used yet").await?;
+        service.drain().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_is_stopped_while_postgresql_does_not_answer_has_ended_well() -> Result<()> {
+    let silent = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("postgres://nobody@{}/nothing", silent.local_addr()?);
+    for program in SERVICES {
+        let patient = ("TASKER__DATABASE__CONNECT_TIMEOUT_MS", "60000");
+        let mut service = Process::service(program, &url, &[patient])?;
+        let _connection = timeout(Duration::from_secs(20), silent.accept()).await??;
+        service.drain().await?;
     }
     Ok(())
 }

@@ -164,7 +164,7 @@ async fn pgmq_and_tasker_understand_each_other() -> Result<()> {
     send(&system, "plain", &json!({"from": "pgmq"})).await?;
     let mut session = system.database.begin("test").await?;
     let taken = queue::take(&mut session, "plain", 10).await?;
-    assert_eq!(taken.iter().map(|m| &m.message).collect::<Vec<_>>(), [&json!({"from": "pgmq"})]);
+    assert_eq!(taken.iter().map(|m| m.message.read().unwrap()).collect::<Vec<_>>(), [&json!({"from": "pgmq"})]);
     queue::send(&mut session, "plain", &[json!(1), json!(2)], &[json!(null), json!({"h": 1})]).await?;
     session.commit().await?;
     let ids: Vec<i64> = sqlx::query_scalar("select msg_id from pgmq.read('plain', 30, 10) order by 1")

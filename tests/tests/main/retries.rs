@@ -177,3 +177,19 @@ async fn a_waiting_step_explains_when_it_runs_again_and_can_be_cancelled() -> Re
     assert_eq!(system.count("select count(*) from tasker.timers").await?, 0);
     system.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_step_of_a_paused_task_explains_that_it_waits_for_the_resume() -> Result<()> {
+    let (system, gate) = start().await?;
+    let task = system.begin_new(&single("later", "gate", "retry: {max_attempts: 3, backoff_base_ms: 60000}")).await?;
+    gate.next().await.fail(HandlerError::retry("busy"));
+    system.step_is(task, "only", StepState::WaitingForRetry).await?;
+    operate::pause(&system.orchestration, task, &Action::default()).await?;
+    let because = async || anyhow::Ok(query::explain(&system.orchestration, task).await?.steps.remove(0).because);
+    let early = because().await?;
+    assert!(early.contains("; it runs again when its task is resumed, at the earliest in "), "{early}");
+    system.execute("update tasker.steps set retry_at = now() - interval '1 minute'").await?;
+    assert_eq!(because().await?, "Failure 1 of 3 (handler_error: busy); it runs again when its task is resumed.");
+    operate::cancel(&system.orchestration, task, &Action::default()).await?;
+    system.finish().await
+}

@@ -2,23 +2,35 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
-use std::time::Duration;
-use tasker_orchestration::operate;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tasker_orchestration::{
+    Orchestration, operate, query,
+    service::{self, Loop},
+};
 use tasker_shared::{
     api::Action,
     id::WorkerId,
     metrics::Metrics,
     queue::QueueName,
+    runtime::Bell,
     step::{FailureKind, StepState},
-    storage::leases,
+    storage::{Passed, leases},
     task::TaskState,
+    telemetry::Tracing,
 };
 use tasker_tests::{
     Gate, System,
-    system::{eventually, orchestration_settings, worker_settings},
+    system::{connect, eventually, orchestration_settings, worker_settings},
     templates::{NAMESPACE, dag, single},
 };
 use tasker_worker::{HandlerError, Settings, StepContext, Worker, handler::blocking_fn, handler::handler_fn};
+use tokio::sync::Barrier;
 
 fn watchful() -> tasker_orchestration::Settings {
     tasker_orchestration::Settings {
@@ -163,4 +175,120 @@ async fn retries_of_a_whole_task_and_the_wait_for_one_are_limited() -> Result<()
     system.step_is(task, "only", StepState::WaitingForRetry).await?;
     operate::cancel(&system.orchestration, task, &Action::default()).await?;
     system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_a_paused_task_may_wait_on_its_queue_and_waits_anew_after_the_resume() -> Result<()> {
+    let system = System::start_with(watchful(), Metrics::disabled()).await?;
+    let template = single("one", "nobodys", "").replace("steps:", "lifecycle: {max_queued_seconds: 600}\nsteps:");
+    system.apply(&template).await?;
+    let paused = system.begin("one").await?;
+    operate::pause(&system.orchestration, paused, &Action::default()).await?;
+    // the sweep looks at all of them at once, the oldest task first
+    let swept = async || {
+        let other = system.begin("one").await?;
+        system
+            .execute("update tasker.steps set enqueued_at = now() - interval '1 hour' where state = 'enqueued'")
+            .await?;
+        anyhow::Ok(other)
+    };
+    let other = swept().await?;
+    system.ended(other).await?;
+    assert_eq!(system.states(paused).await?, "only=enqueued");
+    operate::resume(&system.orchestration, paused, &Action::default()).await?;
+    let fresh =
+        "select count(*) from tasker.steps where state = 'enqueued' and enqueued_at > now() - interval '5 minutes'";
+    assert_eq!(system.count(fresh).await?, 1);
+    operate::cancel(&system.orchestration, paused, &Action::default()).await?;
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_is_final_is_no_retry_and_who_has_no_retry_left_says_so() -> Result<()> {
+    let mut system = System::start().await?;
+    let gate = Gate::new();
+    system.add_worker(Worker::builder().settings(worker_settings()).register("gate", gate.clone()))?;
+    let template = dag("many", "gate", &[("a", &[]), ("b", &[])])
+        .replace("steps:", "lifecycle: {max_retries: 1}\nsteps:")
+        .replacen("max_attempts: 3", "max_attempts: 1", 1);
+    let task = system.begin_new(&template).await?;
+    let mut calls = gate.take(2).await;
+    calls.remove(0).fail(HandlerError::retry("no"));
+    system.step_is(task, "a", StepState::Error).await?;
+    calls.remove(0).fail(HandlerError::retry("no"));
+    let again = gate.next().await;
+    assert_eq!((again.step(), again.context.attempt), ("b", 2));
+    again.fail(HandlerError::retry("no"));
+    let ended = system.ended(task).await?;
+    assert_eq!(ended.steps.iter().map(|step| step.failures).collect::<Vec<_>>(), [1, 2]);
+    let history = query::history(&system.orchestration, task).await?.transitions;
+    let reasons: Vec<_> = history.iter().filter(|t| t.to == "error" && t.step.is_some()).map(|t| &t.reason).collect();
+    let used_up = "its task has used up its retries; lifecycle.max_retries is 1".to_owned();
+    assert_eq!(reasons, [&None, &Some(used_up)]);
+    let because: Vec<String> =
+        query::explain(&system.orchestration, task).await?.steps.into_iter().map(|step| step.because).collect();
+    assert_eq!(
+        because,
+        [
+            "It failed for good after 1 failure: handler_error: no",
+            "It failed for good after 2 failures (its task has used up its retries; lifecycle.max_retries is 1): \
+             handler_error: no"
+        ]
+    );
+    let long = single("long", "gate", "retry: {max_attempts: 3}")
+        .replace("steps:", "lifecycle: {max_retry_wait_minutes: 30}\nsteps:");
+    let task = system.begin_new(&long).await?;
+    gate.next().await.fail(HandlerError::retry("no").after(Duration::from_secs(3600)));
+    system.ended(task).await?;
+    let because = query::explain(&system.orchestration, task).await?.steps.remove(0).because;
+    let why = "it would wait 3600 s for its retry; lifecycle.max_retry_wait allows 1800 s";
+    assert_eq!(because, format!("It failed for good after 1 failure ({why}): handler_error: no"));
+    system.finish().await
+}
+
+/// Stops the second statement of this name until the test has come twice.
+#[derive(Debug)]
+struct Second {
+    of: &'static str,
+    seen: AtomicUsize,
+    barrier: Barrier,
+}
+
+impl tasker_shared::storage::Gate for Second {
+    fn pass<'a>(&'a self, _: &'static str, doing: &'static str) -> Passed<'a> {
+        Box::pin(async move {
+            if doing == self.of && self.seen.fetch_add(1, Ordering::Relaxed) == 1 {
+                self.barrier.wait().await;
+                self.barrier.wait().await;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_still_in_one_namespace_goes_on_while_the_next_one_is_looked_at() -> Result<()> {
+    let mut system = System::start().await?;
+    let gate = Gate::new();
+    let worker = system.add_worker(Worker::builder().settings(worker_settings()).register("gate", gate.clone()))?;
+    let task = system.begin_new(&single("one", "gate", "")).await?;
+    system.apply(&single("one", "gate", "").replace("namespace_name: test", "namespace_name: zzz")).await?;
+    let _lost = gate.next().await;
+    worker.vanish();
+    worker.ended().await?;
+    system.execute("update tasker.steps set started_at = now() - interval '1 hour'").await?;
+    system.execute(&format!("update {} set vt = now() - interval '1 hour'", System::queue())).await?;
+    let second = Second { of: "requeue_stalled_steps", seen: AtomicUsize::new(0), barrier: Barrier::new(2) };
+    let second = Arc::new(second);
+    let database = connect(&system.test_database.url, Metrics::disabled()).await?;
+    let gated = database.gated(Arc::<Second>::clone(&second));
+    let settings = tasker_orchestration::Settings { stalled_after: Duration::ZERO, ..watchful() };
+    let other = Orchestration::new(gated, Bell::local(), Tracing::disabled(), settings);
+    let sweep = tokio::spawn(async move { service::turn(&other, Loop::Repair).await });
+    second.barrier.wait().await;
+    assert_eq!(system.states(task).await?, "only=enqueued", "the first namespace is done");
+    second.barrier.wait().await;
+    sweep.await??;
+    database.pool().close().await;
+    system.close().await
 }

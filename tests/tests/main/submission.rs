@@ -3,9 +3,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
-use tasker_orchestration::{Error, submit};
+use tasker_orchestration::{Error, operate, query, submit};
 use tasker_shared::{
-    api::{SubmitTask, Submitted},
+    api::{Action, SubmitTask, Submitted},
     id::{CorrelationId, TaskId},
     metrics::Metrics,
     storage::{tasks, templates as template_rows},
@@ -408,6 +408,10 @@ async fn a_task_too_long_for_its_lifecycle_ends_and_its_steps_stop() -> Result<(
     assert_eq!(ended.summary.state, TaskState::Error);
     assert!(ended.error.expect("a reason").to_string().contains("lifecycle.max_duration"));
     assert_eq!(system.states(task).await?, "only=cancelled after=cancelled");
+    let summary = query::explain(&system.orchestration, task).await?.summary;
+    assert!(summary.ends_with("No step of it can run again; `tasker task resolve` settles it."), "{summary}");
+    assert!(matches!(operate::retry(&system.orchestration, task, &Action::default()).await, Err(Error::Illegal(_))));
+    operate::resolve(&system.orchestration, task, &Action::default()).await?;
     system.finish().await
 }
 

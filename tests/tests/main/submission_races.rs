@@ -6,10 +6,10 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tasker_orchestration::{Orchestration, submit};
+use tasker_orchestration::{Error, Orchestration, submit, templates};
 use tasker_shared::{
-    api::SubmitTask,
-    id::TaskId,
+    api::{ApplyTemplate, SubmitTask},
+    id::{TaskId, TemplateId},
     metrics::Metrics,
     runtime::Bell,
     storage::{Gate, Passed, retention},
@@ -132,5 +132,62 @@ async fn a_batch_whose_repeat_is_removed_at_that_moment_is_accepted_whole() -> R
     }
     assert_eq!(system.count("select count(*) from tasker.tasks").await?, 2, "what was given up has left nothing");
     database.pool().close().await;
+    system.finish().await
+}
+
+const CHANGED: &str = "
+name: free
+namespace_name: test
+version: 1.0.0
+description: another definition
+steps:
+  - {name: only, handler: {callable: echo}}
+";
+
+/// How many connections of this database wait for another one.
+const WAITING: &str = "select count(*) from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and cardinality(pg_blocking_pids(pid)) > 0";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_that_a_submission_comes_to_use_at_that_moment_is_not_replaced() -> Result<()> {
+    let system = start().await?;
+    let mut user = PgConnection::connect(&system.test_database.url).await?;
+    sqlx::query("begin").execute(&mut user).await?;
+    let task: uuid::Uuid = sqlx::query_scalar("select tasker.submit('test', 'free')").fetch_one(&mut user).await?;
+    let orchestration = system.orchestration.clone();
+    let request = ApplyTemplate { source: CHANGED.to_owned(), file: None };
+    let applied = tokio::spawn(async move { templates::apply(&orchestration, &request).await });
+    eventually("the registration waits for the task", async || Ok(system.count(WAITING).await? == 1)).await?;
+    sqlx::query("commit").execute(&mut user).await?;
+    assert!(matches!(applied.await?, Err(Error::TemplateConflict { .. })));
+    assert_eq!(system.ended(TaskId(task)).await?.summary.state, TaskState::Complete);
+    user.close().await?;
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_submission_whose_template_is_replaced_at_that_moment_uses_the_new_one() -> Result<()> {
+    let system = start().await?;
+    let mut other = PgConnection::connect(&system.test_database.url).await?;
+    sqlx::query("begin").execute(&mut other).await?;
+    // as a registration does
+    sqlx::query("delete from tasker.templates").execute(&mut other).await?;
+    let replaced = TemplateId::generate();
+    sqlx::query(
+        "insert into tasker.templates (id, namespace, name, version, definition, source, checksum, identity_strategy)
+         values ($1, 'test', 'free', '1.0.0', $2, 'changed', 'changed', 'always_unique')",
+    )
+    .bind(replaced)
+    .bind(sqlx::types::Json(tasker_shared::template::parse(CHANGED, None).expect("a template")))
+    .execute(&mut other)
+    .await?;
+    let orchestration = system.orchestration.clone();
+    let submission = tokio::spawn(async move { submit::submit(&orchestration, vec![keyed()]).await });
+    eventually("the submission waits for the registration", async || Ok(system.count(WAITING).await? == 1)).await?;
+    sqlx::query("commit").execute(&mut other).await?;
+    let submitted = submission.await??.remove(0)?;
+    assert_eq!(system.detail(submitted.task_id).await?.template_id, replaced);
+    assert_eq!(system.ended(submitted.task_id).await?.summary.state, TaskState::Complete);
+    other.close().await?;
     system.finish().await
 }

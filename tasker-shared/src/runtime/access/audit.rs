@@ -75,7 +75,7 @@ pub(super) async fn write(database: &Database, entry: Entry) {
         tracing::error!(
             principal = entry.principal,
             action = entry.action,
-            target = entry.target,
+            audit.target = entry.target,
             outcome = %entry.outcome,
             request.id = %entry.request_id,
             "failed to write the audit: {error}"

@@ -2,7 +2,7 @@
 
 use crate::{
     id::{CorrelationId, TaskId},
-    storage::{Error, Session},
+    storage::{Error, Session, Stored},
     task::TaskState,
 };
 use chrono::{DateTime, Utc};
@@ -36,6 +36,7 @@ pub struct ArchivedRow {
     /// The table it is from.
     pub source: String,
     /// The row.
+    #[sqlx(try_from = "Stored")]
     pub document: Value,
 }
 
