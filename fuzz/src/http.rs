@@ -61,6 +61,7 @@ impl Service {
             request_timeout: Duration::from_secs(5),
             max_concurrent_requests: 100,
             max_waiting_requests: 100,
+            body_timeout: Duration::from_secs(5),
             rate_limits: configured().orchestration.rate_limits,
             authenticator: Authenticator::off(),
             shutdown,

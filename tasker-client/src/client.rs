@@ -11,6 +11,8 @@ use tasker_shared::url::without_secrets;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept for the next request: less than the service keeps it.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long to wait for a whole answer, unless the caller says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -81,6 +83,7 @@ impl Client {
         let base = parse(url)?;
         let http = reqwest::Client::builder()
             .user_agent(concat!("tasker-client/", env!("CARGO_PKG_VERSION")))
+            .pool_idle_timeout(IDLE)
             .connect_timeout(CONNECT_TIMEOUT);
         let http = proving(http, credentials)?
             .build()

@@ -1,6 +1,7 @@
 //! API keys: made, listed and revoked, by the HTTP API and by the command line alike.
 
 use crate::{Error, submit::check_time};
+use chrono::{DateTime, Utc};
 use tasker_shared::{
     access::{ApiKey, Grant, Namespaces, Unknown},
     api::{AuditEntry, AuditFilter, AuditPage, CreateKey, CreatedKey, KeyList, KeySummary},
@@ -29,6 +30,13 @@ pub struct Asked {
     /// Where it may.
     pub namespaces: Namespaces,
     request: CreateKey,
+}
+
+impl Asked {
+    /// When it is to end.
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.request.expires_at
+    }
 }
 
 /// Checks what a new key is asked to be.

@@ -77,6 +77,9 @@ impl Service {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "orchestration listens");
         }
+        let most = common::most_connections(config.max_http_connections);
+        // others must be served too
+        let most_waiting = (most / 4 * 3).max(1);
         let router = web::router(
             orchestration.clone(),
             WebSettings {
@@ -84,14 +87,16 @@ impl Service {
                 request_timeout: config.request_timeout,
                 authenticator: process.authenticator.clone(),
                 max_concurrent_requests: config.max_concurrent_requests,
-                max_waiting_requests: config.max_waiting_requests,
+                max_waiting_requests: config.max_waiting_requests.min(most_waiting),
+                body_timeout: config.body_timeout,
                 rate_limits: config.rate_limits.clone(),
                 shutdown: process.shutdown.clone(),
                 health: process.health("orchestration").build(),
                 exposition: metrics.is_none().then(|| process.exposition.clone()),
             },
         );
-        let served = common::serve(listener, tls.clone(), router, process.shutdown.clone(), config.shutdown_grace);
+        let (shutdown, grace) = (process.shutdown.clone(), config.shutdown_grace);
+        let served = common::serve(listener, tls.clone(), router, most, shutdown, grace);
         // requests that are still open ring for the loops, so these stop last
         let loops = CancellationToken::new();
         let period = process.config.telemetry.metrics.probe_interval();

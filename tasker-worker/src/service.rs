@@ -8,7 +8,6 @@ use crate::{
     },
     worker,
 };
-use axum::middleware;
 use std::net::SocketAddr;
 use tasker_shared::{
     config::Config,
@@ -97,12 +96,13 @@ impl Service {
             None => pages.merge(web::metrics_router(process.exposition.clone())),
         };
         let gate = Guard::new(process.authenticator.clone(), process.database.for_requests(), &[COMMON]);
-        let pages = pages.layer(middleware::from_fn_with_state(gate.clone(), access::guard));
+        let pages = access::guarded(pages, gate.clone(), |pages| pages);
         let pages = web::common(pages, metrics, NO_BODY);
         // the pages stay while the worker drains, so that its state can be seen
         let drained = tokio_util::sync::CancellationToken::new();
         let grace = std::time::Duration::from_secs(1);
-        let served = tokio::spawn(web::serve(listener, tls.clone(), pages, drained.clone(), grace));
+        let most = web::most_connections(process.config.worker.max_http_connections);
+        let served = tokio::spawn(web::serve(listener, tls.clone(), pages, most, drained.clone(), grace));
         if let Some(page) = own_page {
             tokio::spawn(page.serve(gate, tls, drained.clone()));
         }

@@ -106,6 +106,7 @@ macro_rules! refusals {
 refusals! {
     /// What any route may answer when the service fails.
     Broken {
+        "408" = "The body did not come in time.",
         "429" = "Too many requests of this client; try again after the header `retry-after`.",
         "500" = "The service failed; `instance` is the id to find it by in the log.",
         "503" = "The database does not serve at the moment, or too many requests are being served; try again after the header `retry-after`.",

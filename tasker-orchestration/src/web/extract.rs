@@ -105,7 +105,7 @@ async fn json_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes
 }
 
 /// The whole body, if the limit admits it.
-async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+pub(super) async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
     Bytes::from_request(request, state).await.map_err(|refused| match refused.status() {
         StatusCode::PAYLOAD_TOO_LARGE => problem(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -16,7 +16,7 @@ use axum::{
 use serde::Deserialize;
 use tasker_shared::{
     access::{Grant, Namespaces},
-    api::{AuditFilter, AuditPage, CreateKey, CreatedKey, KeyList, KeySummary},
+    api::{AuditFilter, AuditPage, CreateKey, CreatedKey, KeyList, KeySummary, Problem},
     runtime::{access::Target, web::problem},
 };
 use utoipa::IntoParams;
@@ -31,7 +31,7 @@ pub(super) struct KeyPath {
 
 /// Makes an API key.
 ///
-/// It is shown once. It cannot have more permissions or namespaces than the caller.
+/// It is shown once. It cannot have more permissions or namespaces than the caller, nor end later than the key or token of the caller.
 #[utoipa::path(post, path = "/v1/keys", operation_id = "create_key", tag = "keys", request_body = CreateKey,
     responses((status = 201, description = "The key; it is shown this once.", body = CreatedKey), AuthenticationOff, BadBody, Broken))]
 pub(super) async fn create(
@@ -49,6 +49,13 @@ pub(super) async fn create(
     if !caller.namespaces().cover(&asked.namespaces) {
         let title = format!("`{}` cannot hand on namespaces that it does not have", caller.0);
         return Err(problem(StatusCode::FORBIDDEN, "forbidden", title).into());
+    }
+    if let Some(end) = caller.0.ends()
+        && asked.expires_at().is_none_or(|asked| asked > end)
+    {
+        let title = format!("`{}` ends at {end} and cannot hand out a key that ends later", caller.0);
+        let detail = Some(format!("give `expires_at`, at most {}", end.to_rfc3339()));
+        return Err(Problem { detail, ..problem(StatusCode::FORBIDDEN, "forbidden", title) }.into());
     }
     let mut session = orchestration.database().session("create_key").await.map_err(Error::from)?;
     let created = keys::create(&mut session, &asked, caller.0.name()).await?;

@@ -2,6 +2,7 @@
 
 mod actions;
 mod answer;
+mod bodies;
 mod caller;
 mod dead_letters;
 mod document;
@@ -20,6 +21,7 @@ pub use permissions::ROUTES;
 
 use crate::Orchestration;
 use axum::{Router, extract::FromRef, middleware};
+use bodies::{Bodies, whole};
 use pressure::{Pressure, under_pressure};
 use rate::{Limiter, limited, limited_by_address};
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub struct Settings {
     pub max_concurrent_requests: usize,
     /// How many requests wait for a task at the same time.
     pub max_waiting_requests: usize,
+    /// How long the body of a request may take to come.
+    pub body_timeout: Duration,
     /// How often one address and one caller may ask.
     pub rate_limits: RateLimits,
     /// Ends waiting requests early when the service stops.
@@ -67,13 +71,15 @@ pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
     let breaker = orchestration.database().breakers().of(breaker::API);
     let pressure = Pressure::new(settings.max_concurrent_requests, settings.max_waiting_requests, breaker, &metrics);
     let limiter = Limiter::new(&settings.rate_limits, &metrics);
-    let (routes, api) =
-        api(request_timeout, Some(limiter.clone())).with_state(Api { orchestration, shutdown }).split_for_parts();
+    let bodies = Bodies::new(settings.body_timeout, settings.max_concurrent_requests, &metrics);
+    let (routes, api) = api(request_timeout).with_state(Api { orchestration, shutdown }).split_for_parts();
     let api = document::complete(api, exposition.is_some());
     let routes = routes.merge(web::health_router(health)).merge(pages::routes(&api));
     let routes = exposition.into_iter().fold(routes, |routes, page| routes.merge(web::metrics_router(page)));
-    // what works with the principal (rate limits, handlers) stands above this line
-    let routes = routes.layer(middleware::from_fn_with_state(gate, access::guard));
+    let routes = routes.layer(middleware::from_fn_with_state(bodies, whole));
+    let limited = middleware::from_fn_with_state(limiter.clone(), limited);
+    // what works with the principal (rate limits, bodies, handlers) stands above this line
+    let routes = access::guarded(routes, gate, |routes| routes.layer(limited));
     // what costs the database anything, such as knowing who asks, stands above this line
     let routes = routes.layer(middleware::from_fn_with_state(pressure, under_pressure));
     // who comes too often from one address is not even counted among those who wait
@@ -83,7 +89,7 @@ pub fn router(orchestration: Orchestration, settings: Settings) -> Router {
 
 /// The OpenAPI document of the whole service, made from the routes.
 pub fn openapi() -> OpenApi {
-    document::complete(api(Duration::ZERO, None).into_openapi(), true)
+    document::complete(api(Duration::ZERO).into_openapi(), true)
 }
 
 /// What handlers work with.
@@ -94,7 +100,7 @@ struct Api {
 }
 
 /// The routes below `/v1`.
-fn api(request_timeout: Duration, limiter: Option<Limiter>) -> OpenApiRouter<Api> {
+fn api(request_timeout: Duration) -> OpenApiRouter<Api> {
     let within = |limit: Duration| middleware::from_fn_with_state(limit, web::deadline);
     let quick = OpenApiRouter::with_openapi(document::base())
         .routes(routes!(tasks::submit, tasks::list))
@@ -128,11 +134,7 @@ fn api(request_timeout: Duration, limiter: Option<Limiter>) -> OpenApiRouter<Api
         .layer(within(request_timeout));
     let waiting =
         OpenApiRouter::new().routes(routes!(tasks::wait)).layer(within(request_timeout + tasks::LONGEST_WAIT));
-    let routes = quick.merge(waiting);
-    match limiter {
-        Some(limiter) => routes.layer(middleware::from_fn_with_state(limiter, limited)),
-        None => routes,
-    }
+    quick.merge(waiting)
 }
 
 #[cfg(test)]

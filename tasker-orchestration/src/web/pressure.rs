@@ -18,6 +18,9 @@ use tokio::sync::Semaphore;
 /// The routes of the API begin so; pages, health and metrics are always answered.
 pub(super) const API: &str = "/v1/";
 
+/// The kind of the problem of a request for which there is no room.
+pub(super) const OVERLOADED: &str = "overloaded";
+
 /// Waits for a task, for up to a minute.
 const WAIT: &str = "/v1/tasks/{task_id}/wait";
 
@@ -49,7 +52,7 @@ pub(super) async fn under_pressure(State(pressure): State<Pressure>, request: Re
     let Ok(_place) = places.try_acquire() else {
         pressure.metrics.api_requests_shed.add(1, endpoint());
         let title = "as many requests as may be served at once are being served";
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", title).into_response();
+        return problem(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, title).into_response();
     };
     if route == CHECK {
         return next.run(request).await;

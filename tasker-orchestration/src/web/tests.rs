@@ -5,11 +5,13 @@ use crate::{Error, Orchestration, orchestration};
 use axum::{
     Router,
     body::Body,
+    extract::ConnectInfo,
     http::Request,
     response::{IntoResponse, Response},
 };
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::Value;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use tasker_shared::{
     api::{CheckedTemplate, Problem},
     config::{Config, Sources},
@@ -31,22 +33,26 @@ const TASK: &str = "/v1/tasks/0198a3c1-5f2e-7d4b-9a60-3b7f5e1c2d90";
 
 /// The service with a database that nobody serves.
 fn service() -> Router {
+    service_with(|_| {})
+}
+
+fn service_with(change: impl FnOnce(&mut Settings)) -> Router {
     let shutdown = CancellationToken::new();
     let health = HealthChecks::builder("orchestration", "1.2.3", shutdown.clone(), &Metrics::disabled()).build();
-    router(
-        unconnected(),
-        Settings {
-            max_body_bytes: 1_000,
-            request_timeout: Duration::from_secs(5),
-            authenticator: Authenticator::off(),
-            max_concurrent_requests: 100,
-            max_waiting_requests: 100,
-            rate_limits: Config::load(&Sources::built_in("test")).unwrap().orchestration.rate_limits,
-            shutdown,
-            health,
-            exposition: Some(Exposition::new(String::new, String::new)),
-        },
-    )
+    let mut settings = Settings {
+        max_body_bytes: 1_000,
+        request_timeout: Duration::from_secs(5),
+        authenticator: Authenticator::off(),
+        max_concurrent_requests: 100,
+        max_waiting_requests: 100,
+        body_timeout: Duration::from_secs(5),
+        rate_limits: Config::load(&Sources::built_in("test")).unwrap().orchestration.rate_limits,
+        shutdown,
+        health,
+        exposition: Some(Exposition::new(String::new, String::new)),
+    };
+    change(&mut settings);
+    router(unconnected(), settings)
 }
 
 fn unconnected() -> Orchestration {
@@ -115,7 +121,13 @@ fn every_route_declares_once_what_it_needs_and_nothing_else_is_declared() {
 fn only_probes_and_pages_without_data_are_open() {
     for route in ROUTES.iter().chain(COMMON) {
         let may_be_open = route.path.starts_with("/health") || PAGES.contains(&route.path);
-        assert_eq!(route.access == Access::Open, may_be_open, "{} {}", route.method, route.path);
+        assert_eq!(
+            matches!(route.access, Access::Open | Access::Partly(_)),
+            may_be_open,
+            "{} {}",
+            route.method,
+            route.path
+        );
         let changes = route.method != "GET" && !route.path.starts_with("/v1/tasks/batch");
         let harmless = ["/v1/tasks", "/v1/templates/check"].contains(&route.path);
         assert_eq!(route.action.is_some(), changes && !harmless, "{} {}", route.method, route.path);
@@ -299,6 +311,39 @@ async fn a_body_over_the_limit_is_a_problem() {
     let body = format!(r#"{{"namespace": "a", "name": "b", "reason": "{}"}}"#, "x".repeat(1_000));
     let problem = problem("POST", "/v1/tasks", &body).await;
     assert_eq!((problem.status, problem.kind.as_str()), (413, "body_too_large"));
+}
+
+#[tokio::test]
+async fn slow_bodies_of_one_client_leave_room_for_others_and_end_in_time() {
+    let router = service_with(|settings| {
+        settings.max_concurrent_requests = 8;
+        settings.body_timeout = Duration::from_secs(1);
+    });
+    let check = |client: &str, body: Body| {
+        let from: SocketAddr = client.parse().unwrap();
+        let request = Request::post("/v1/templates/check").header("content-type", "application/yaml");
+        router.clone().oneshot(request.extension(ConnectInfo(from)).body(body).unwrap())
+    };
+    // each begins, and never goes on
+    let slow = || {
+        let begun = futures::stream::once(async { Ok::<_, std::io::Error>("name: add\n") });
+        Body::from_stream(begun.chain(futures::stream::pending()))
+    };
+    let mut slow: FuturesUnordered<_> = (0..8).map(|n| check(&format!("10.0.0.1:{n}"), slow())).collect();
+    let mut told = Vec::new();
+    while told.len() < 6 {
+        told.push(slow.next().await.unwrap().unwrap().status().as_u16());
+    }
+    assert_eq!(told, [503; 6], "two are a quarter of the places");
+    let whole = "name: add\nnamespace_name: math\nsteps: [{name: one, handler: {callable: noop}}]\n";
+    for client in ["10.0.0.1:9", "10.0.0.2:1"] {
+        assert_eq!(check(client, Body::from(whole)).await.unwrap().status(), 200, "{client}");
+    }
+    while let Some(answer) = slow.next().await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 408);
+        assert!(text(answer).await.contains("orchestration.body_timeout_ms"));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The one who asks: known by name, with what is granted and where that holds.
 
 use super::{Grant, Permission};
+use chrono::{DateTime, Utc};
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// The namespaces that grants hold for.
@@ -66,6 +67,7 @@ struct Inner {
     name: String,
     grants: Vec<Grant>,
     namespaces: Namespaces,
+    ends: Option<DateTime<Utc>>,
 }
 
 impl Principal {
@@ -90,7 +92,20 @@ impl Principal {
     }
 
     fn new(kind: Kind, name: String, grants: Vec<Grant>, namespaces: Namespaces) -> Self {
-        Self(Arc::new(Inner { kind, name, grants, namespaces }))
+        Self(Arc::new(Inner { kind, name, grants, namespaces, ends: None }))
+    }
+
+    /// The same, by a key or token that ends at this time.
+    #[must_use]
+    pub fn until(self, ends: Option<DateTime<Utc>>) -> Self {
+        let Inner { kind, name, grants, namespaces, .. } = &*self.0;
+        let (name, grants, namespaces) = (name.clone(), grants.clone(), namespaces.clone());
+        Self(Arc::new(Inner { kind: *kind, name, grants, namespaces, ends }))
+    }
+
+    /// When its key or token ends by itself.
+    pub fn ends(&self) -> Option<DateTime<Utc>> {
+        self.0.ends
     }
 
     /// How it proved who it is.

@@ -15,7 +15,7 @@ pub struct CreateKey {
     pub permissions: Vec<String>,
     /// Where it may: namespaces, or `*` for every one. Not more than the caller has.
     pub namespaces: Vec<String>,
-    /// When it ends by itself; never when not given.
+    /// When it ends by itself; never when not given. Not later than the key or token of the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
 }

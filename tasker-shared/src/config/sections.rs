@@ -87,6 +87,11 @@ pub struct Orchestration {
     pub max_concurrent_requests: usize,
     /// How many requests wait for tasks at the same time.
     pub max_waiting_requests: usize,
+    /// The most connections to the HTTP API; zero is as many as are usual.
+    pub max_http_connections: usize,
+    /// How long the body of an HTTP request may take to come.
+    #[serde(rename = "body_timeout_ms", deserialize_with = "milliseconds")]
+    pub body_timeout: Duration,
     /// How often one address and one caller may ask.
     pub rate_limits: RateLimits,
     /// TLS for the HTTP API.
@@ -146,6 +151,8 @@ pub struct Worker {
     /// Where `/metrics` listens; with the health checks when it is not given.
     #[serde(deserialize_with = "address_unless_empty")]
     pub metrics_address: Option<SocketAddr>,
+    /// The most connections to the pages; zero is as many as are usual.
+    pub max_http_connections: usize,
     /// How many steps run at the same time.
     pub max_concurrent_steps: usize,
     /// How many steps one transaction claims at most.

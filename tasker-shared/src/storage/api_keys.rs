@@ -15,6 +15,8 @@ pub struct Authenticated {
     pub namespaces: Vec<String>,
     /// The time until it ends by itself; `None` is never.
     pub seconds_left: Option<f64>,
+    /// When that is.
+    pub expires_at: Option<DateTime<Utc>>,
     /// Why it is not accepted: `revoked` or `expired`.
     pub refused: Option<String>,
 }
@@ -24,7 +26,11 @@ pub struct Authenticated {
 /// # Errors
 /// [`Error::Statement`].
 pub async fn authenticate(session: &mut Session, key: &ApiKey) -> Result<Option<Authenticated>, Error> {
-    let query = sqlx::query_as("-- authenticate_key\nselect * from tasker.authenticate_key($1, $2)");
+    let query = sqlx::query_as(
+        "-- authenticate_key
+         select *, clock_timestamp() + seconds_left * interval '1 second' as expires_at
+         from tasker.authenticate_key($1, $2)",
+    );
     session.fetch_optional("authenticate_key", query.bind(key.prefix()).bind(key.hash().to_vec())).await
 }
 

@@ -387,6 +387,46 @@ async fn what_operators_do_and_try_to_do_is_written_down_in_their_own_name() -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_of_a_key_are_written_down_however_many_strangers_come() -> Result<()> {
+    let service = Guarded::start(&[]).await?;
+    let (_, [mine, _]) = service.two_namespaces().await?;
+    let reader = service.key("reader", &["tasks:read"], &["mine"]).await?;
+    let stranger = bearer(ApiKey::generate().expose())?;
+    for _ in 0..110 {
+        assert_eq!(service.get(&stranger, "/v1/tasks").await?.status, 401);
+    }
+    assert_eq!(service.audited("access").await?.len(), 100);
+    assert_eq!(service.post(&reader, &format!("{mine}/cancel"), json!({})).await?.status, 403);
+    let refused = ("key:reader".to_owned(), "refused".to_owned(), Some(403));
+    assert_eq!(service.audited("task.cancel").await?, [refused]);
+    service.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_ends_hands_out_none_that_ends_later() -> Result<()> {
+    let service = Guarded::start(&[]).await?;
+    let ends = service.key("ends", &["keys:admin", "tasks:read"], &["*"]).await?;
+    let set = "update tasker.api_keys set expires_at = '2099-01-02T00:00:00Z' where name = 'ends'";
+    service.execute(set).await?;
+    let ask = async |name: &str, end: Option<&str>| {
+        let wanted = json!({"name": name, "permissions": ["tasks:read"], "namespaces": ["*"], "expires_at": end});
+        service.post(&ends, "/v1/keys", wanted).await
+    };
+    for later in [None, Some("2099-01-02T00:00:01Z")] {
+        let refused = ask("later", later).await?;
+        assert!(
+            refused.status == 403 && refused.title().contains("cannot hand out a key that ends later"),
+            "{later:?}"
+        );
+        assert!(refused.body["detail"].as_str().context("what to do")?.contains("2099-01-02T00:00:00"), "{later:?}");
+    }
+    for (name, end) in [("same", "2099-01-02T00:00:00Z"), ("sooner", "2099-01-01T00:00:00Z")] {
+        assert_eq!(ask(name, Some(end)).await?.status, 201, "{end}");
+    }
+    service.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_action_whose_caller_has_gone_is_done_and_written_down() -> Result<()> {
     let service = Guarded::start(&[]).await?;
     let (admin, [mine, _]) = service.two_namespaces().await?;
@@ -503,7 +543,10 @@ async fn the_pages_of_a_worker_ask_who_calls_too() -> Result<()> {
     let base = worker.url().await?;
     let scraper = bearer(&key(&database.url, "prometheus", &["metrics:read"], &["*"]).await?)?;
     let other = bearer(&key(&database.url, "other", &["tasks:*"], &["*"]).await?)?;
+    let prober = bearer("nonsense")?;
     for (client, path, status) in [
+        (&prober, "/health/detailed", 200),
+        (&scraper, "/health/detailed", 200),
         (&Client::new(), "/health", 200),
         (&Client::new(), "/health/detailed", 200),
         (&Client::new(), "/metrics", 401),

@@ -1,7 +1,7 @@
 //! The HTTP API as its OpenAPI document promises it, asked of the real service.
 
 use crate::{
-    access::{bearer, key},
+    access::{AUTH, bearer, key},
     stage::Stage,
 };
 use anyhow::{Context, Result};
@@ -12,7 +12,10 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
-use tasker_tests::process::{ORCHESTRATION, Process};
+use tasker_tests::{
+    TestDatabase,
+    process::{ORCHESTRATION, Process, WORKER},
+};
 
 /// Small limits, so that it takes little to pass them, and a worker's namespace apart.
 const LIMITS: &[(&str, &str)] = &[
@@ -139,7 +142,7 @@ impl Contract {
         Some((route.clone(), item.get(method.as_str().to_lowercase())?))
     }
 
-    /// What the document promises and nobody saw, without what tells of a broken service.
+    /// What the document promises and nobody saw, without what tells of a broken service or a slow client.
     fn unseen(&self) -> Vec<String> {
         let seen = self.seen.lock().expect("nobody panicked");
         let mut unseen = Vec::new();
@@ -147,7 +150,7 @@ impl Contract {
             for (method, operation) in item.as_object().expect("operations") {
                 for status in operation["responses"].as_object().expect("responses").keys() {
                     let known = seen.contains(&(route.clone(), method.clone(), status.clone()));
-                    if !known && !matches!(status.as_str(), "429" | "500" | "503" | "504") {
+                    if !known && !matches!(status.as_str(), "408" | "429" | "500" | "503" | "504") {
                         unseen.push(format!("{method} {route} {status}"));
                     }
                 }
@@ -557,4 +560,54 @@ async fn a_time_beyond_what_is_stored_is_refused() -> Result<()> {
         assert_eq!(answer.status, status, "{}", answer.body);
     }
     api.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_everybody_may_do_everything_a_service_answers_to_the_names_of_this_machine_alone() -> Result<()> {
+    let database = TestDatabase::create().await?;
+    let http = reqwest::Client::new();
+    for program in [ORCHESTRATION, WORKER] {
+        let other = &[("TASKER__AUTH__ALLOW_UNAUTHENTICATED_PUBLIC_ADDRESS", "true")][..];
+        for (settings, foreign) in [(&[][..], 403), (AUTH, 200), (other, 200)] {
+            let mut process = Process::service(program, &database.url, settings)?;
+            let url = process.url().await?;
+            let port = url.rsplit(':').next().context("a port")?;
+            let ask = async |host: &str| -> Result<(u16, String)> {
+                let answer = http.get(format!("{url}/health")).header("host", host).send().await?;
+                Ok((answer.status().as_u16(), answer.text().await?))
+            };
+            for local in ["localhost", "LOCALHOST:1", &format!("127.0.0.1:{port}"), "[::1]:80", "127.1.2.3"] {
+                assert_eq!(ask(local).await?.0, 200, "{local}");
+            }
+            for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "10.0.0.1", "a b"] {
+                let (status, told) = ask(host).await?;
+                assert_eq!(status, foreign, "{host} {settings:?}");
+                assert!(status == 200 || told.contains("auth.enabled = true"), "{told}");
+            }
+            process.drain().await?;
+        }
+    }
+    database.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_make_room_for_those_who_ask() -> Result<()> {
+    let database = TestDatabase::create().await?;
+    for (program, setting) in [
+        (ORCHESTRATION, "TASKER__ORCHESTRATION__MAX_HTTP_CONNECTIONS"),
+        (WORKER, "TASKER__WORKER__MAX_HTTP_CONNECTIONS"),
+    ] {
+        let mut process = Process::service(program, &database.url, &[(setting, "20")])?;
+        let url = process.url().await?;
+        let address = url.strip_prefix("http://").context("an address")?;
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(tokio::net::TcpStream::connect(address).await?);
+        }
+        assert_eq!(reqwest::get(format!("{url}/health")).await?.status(), 200);
+        let closed = silent.iter().filter(|connection| !matches!(connection.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
+        assert!(closed.count() >= 80);
+        process.drain().await?;
+    }
+    database.drop().await
 }

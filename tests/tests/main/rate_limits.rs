@@ -1,6 +1,6 @@
 //! Rate limits of the real service: strangers before anybody looks at their keys, callers each by themselves.
 
-use crate::access::{bearer, key};
+use crate::access::{NOBODY, bearer, key};
 use anyhow::{Context as _, Result};
 use reqwest::{Client, Response};
 use serde_json::json;
@@ -93,6 +93,30 @@ async fn keys_behind_one_address_are_limited_each_by_itself_and_each_route_by_it
     assert_eq!(ask(&Client::new(), "/v1/tasks").await?, 401, "who is not known has no share of anybody");
     let check = ada.post(format!("{api}/v1/templates/check")).json(&json!({"source": "a: 1"})).send().await?;
     assert_ne!(check.status(), 429, "another kind of request");
+    process.drain().await?;
+    database.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_has_asked_too() -> Result<()> {
+    let database = TestDatabase::create().await?;
+    let mut process = service(
+        &database,
+        &[
+            ("TASKER__ORCHESTRATION__RATE_LIMITS__READ_PER_SECOND", "0.001"),
+            ("TASKER__ORCHESTRATION__RATE_LIMITS__READ_BURST", "2"),
+        ],
+    )
+    .await?;
+    let api = process.url().await?;
+    let caller = bearer(&key(&database.url, "caller", &["tasks:*"], &["mine"]).await?)?;
+    for (path, refused) in [(NOBODY, 404), ("/v1/workers", 403)] {
+        for (expected, left) in [(refused, 1), (refused, 0), (429, 0)] {
+            let answer = caller.get(format!("{api}{path}")).send().await?;
+            assert_eq!(answer.status().as_u16(), expected, "{path}");
+            assert_eq!(header(&answer, "ratelimit-remaining"), Some(left), "{path}");
+        }
+    }
     process.drain().await?;
     database.drop().await
 }

@@ -108,12 +108,13 @@ async fn a_connection_that_says_nothing_holds_nobody_else_up() -> Result<()> {
     let settings = [
         ("TASKER__ORCHESTRATION__TLS__CERTIFICATE", &*shown(&files.certificate)),
         ("TASKER__ORCHESTRATION__TLS__KEY", &*shown(&files.key)),
+        ("TASKER__ORCHESTRATION__MAX_HTTP_CONNECTIONS", "10"),
     ];
     let mut process = Process::service(ORCHESTRATION, &database.url, &settings)?;
     let url = process.url().await?;
     let address = url.strip_prefix("http://").context("an address")?;
     let mut silent = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..50 {
         silent.push(tokio::net::TcpStream::connect(address).await?);
     }
     assert_eq!(client(&url, Some(&authority), None)?.health().await?.status, "healthy");

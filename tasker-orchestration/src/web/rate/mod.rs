@@ -31,11 +31,11 @@ const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// Where a request comes from; nothing where there is no connection.
-type Address = Option<IpAddr>;
+pub(in crate::web) type Address = Option<IpAddr>;
 
 /// Who a request is from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Caller {
+pub(in crate::web) enum Caller {
     /// The holder of a key, or the subject of a token.
     Known(String),
     /// Somebody there, where authentication is off.
@@ -130,11 +130,12 @@ pub(super) async fn limited_by_address(State(limiter): State<Limiter>, request: 
     response
 }
 
-/// Serves the request if its caller has a token left for this route, and says how many are left.
+/// Serves the request if its caller has a token left for this route, and says how many are left. It stands between the
+/// gate's knowing the caller and its looking at what the caller may: who is refused has asked too.
 pub(super) async fn limited(State(limiter): State<Limiter>, request: Request, next: Next) -> Response {
+    let Some(route) = route(&request).filter(|route| route.starts_with(API)) else { return next.run(request).await };
     let group = group(request.method(), request.uri().path());
     let Some(limit) = limiter.of(group) else { return next.run(request).await };
-    let route = route(&request).unwrap_or_else(|| "unmatched".to_owned());
     let decision = limiter.decide(limit, (caller(&request), route.clone()));
     limiter.count(route, &decision);
     let mut response = if decision.allowed { next.run(request).await } else { refused("client", &decision) };
@@ -150,7 +151,8 @@ fn group(method: &Method, path: &str) -> Group {
     }
 }
 
-fn caller(request: &Request) -> Caller {
+/// Who a request is from, once the gate knows.
+pub(in crate::web) fn caller(request: &Request) -> Caller {
     match request.extensions().get::<Principal>().filter(|principal| principal.is_authenticated()) {
         Some(principal) => Caller::Known(principal.name().to_owned()),
         None => Caller::At(address(request)),

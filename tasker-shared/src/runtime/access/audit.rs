@@ -1,7 +1,7 @@
 //! What the gate writes into the audit.
 
 use crate::{
-    api::{AuditOutcome, Problem},
+    api::AuditOutcome,
     id::RequestId,
     storage::{
         Database,
@@ -10,11 +10,13 @@ use crate::{
 };
 use axum::{http::StatusCode, response::Response};
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// The most callers per minute whose refusal is written down: strangers must not fill the table.
+/// The most refusals per minute that are written down, of each caller who is known and of all others together: they must
+/// not fill the table, and not hide each other.
 const REFUSALS_PER_MINUTE: u32 = 100;
 
 /// On what an action was, where the path of the request does not tell: an extension of the answer.
@@ -42,12 +44,9 @@ pub(super) fn answered(asked: Asked, response: &Response) -> Entry {
     entry(Asked { target, ..asked }, response.status(), reason)
 }
 
-/// Writes down that a caller was turned away.
-pub(super) async fn turned_away(database: &Database, allowance: &Allowance, asked: Asked, problem: &Problem) {
-    if allowance.take() {
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::FORBIDDEN);
-        write(database, entry(asked, status, Some(problem.title.clone()))).await;
-    }
+/// What to write of a caller who was turned away, if there is room for it.
+pub(super) fn turned_away(allowance: &Allowance, asked: Asked, response: &Response) -> Option<Entry> {
+    allowance.take(&asked.principal).then(|| answered(asked, response))
 }
 
 fn entry(asked: Asked, status: StatusCode, reason: Option<String>) -> Entry {
@@ -74,9 +73,12 @@ pub(super) async fn write(database: &Database, entry: Entry) {
     if let Err(error) = written.await {
         tracing::error!(
             principal = entry.principal,
+            address = entry.address,
             action = entry.action,
             audit.target = entry.target,
             outcome = %entry.outcome,
+            status = entry.status,
+            reason = entry.reason,
             request.id = %entry.request_id,
             "failed to write the audit: {error}"
         );
@@ -90,30 +92,37 @@ pub(super) struct Allowance(Mutex<Minute>);
 #[derive(Debug)]
 struct Minute {
     since: Instant,
-    taken: u32,
+    taken: HashMap<String, u32>,
     left_out: u32,
 }
 
 impl Allowance {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Minute { since: Instant::now(), taken: 0, left_out: 0 }))
+        Self(Mutex::new(Minute::new()))
     }
 
-    fn take(&self) -> bool {
+    fn take(&self, principal: &str) -> bool {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if minute.since.elapsed() >= Duration::from_secs(60) {
             if minute.left_out > 0 {
-                tracing::warn!(count = minute.left_out, "refused callers were left out of the audit: too many");
+                tracing::warn!(count = minute.left_out, "refusals were left out of the audit: too many");
             }
-            *minute = Minute { since: Instant::now(), taken: 0, left_out: 0 };
+            *minute = Minute::new();
         }
-        let may = minute.taken < REFUSALS_PER_MINUTE;
+        let taken = minute.taken.entry(principal.to_owned()).or_default();
+        let may = *taken < REFUSALS_PER_MINUTE;
         if may {
-            minute.taken += 1;
+            *taken += 1;
         } else {
             minute.left_out += 1;
         }
         may
+    }
+}
+
+impl Minute {
+    fn new() -> Self {
+        Self { since: Instant::now(), taken: HashMap::new(), left_out: 0 }
     }
 }
 
@@ -122,9 +131,11 @@ mod tests {
     use super::{Allowance, REFUSALS_PER_MINUTE};
 
     #[test]
-    fn strangers_cannot_fill_the_audit() {
+    fn nobody_can_fill_the_audit_or_hide_the_refusals_of_another() {
         let allowance = Allowance::new();
-        let written = (0..10_000).filter(|_| allowance.take()).count();
-        assert_eq!(written, REFUSALS_PER_MINUTE as usize);
+        for principal in ["unknown", "key:ci", "key:ada"] {
+            let written = (0..10_000).filter(|_| allowance.take(principal)).count();
+            assert_eq!(written, REFUSALS_PER_MINUTE as usize, "{principal}");
+        }
     }
 }

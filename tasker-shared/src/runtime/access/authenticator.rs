@@ -46,7 +46,10 @@ pub enum Denied {
 
 /// Knows who asks; cheap to clone.
 #[derive(Clone)]
-pub struct Authenticator(Option<Arc<Inner>>);
+pub struct Authenticator {
+    inner: Option<Arc<Inner>>,
+    any_host: bool,
+}
 
 struct Inner {
     keys: Keys,
@@ -60,20 +63,27 @@ impl Authenticator {
     /// [`Error`] names the setting.
     pub fn new(settings: &Auth, database: &Database) -> Result<Self, Error> {
         if !settings.enabled {
-            return Ok(Self::off());
+            return Ok(Self { inner: None, any_host: settings.allow_unauthenticated_public_address });
         }
         let keys = Keys::new(database.clone(), settings.key_cache);
-        Ok(Self(Some(Arc::new(Inner { keys, tokens: Tokens::new(&settings.jwt)? }))))
+        let inner = Inner { keys, tokens: Tokens::new(&settings.jwt)? };
+        Ok(Self { inner: Some(Arc::new(inner)), any_host: true })
     }
 
     /// One that takes everybody for anyone.
     pub fn off() -> Self {
-        Self(None)
+        Self { inner: None, any_host: false }
     }
 
     /// Whether callers must prove who they are.
     pub fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.inner.is_some()
+    }
+
+    /// Whether it does not matter by which name the service is called: callers prove who they are, or something else keeps
+    /// strangers away.
+    pub(super) fn answers_to_any_host(&self) -> bool {
+        self.any_host
     }
 
     /// The one who sends these headers.
@@ -81,7 +91,7 @@ impl Authenticator {
     /// # Errors
     /// [`Denied`], when authentication is on.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Denied> {
-        let Some(inner) = &self.0 else { return Ok(Principal::anyone()) };
+        let Some(inner) = &self.inner else { return Ok(Principal::anyone()) };
         let credential = bearer(headers)?;
         match &inner.tokens {
             _ if ApiKey::is_meant(credential) => inner.keys.check(credential).await,

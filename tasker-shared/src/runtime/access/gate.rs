@@ -1,4 +1,4 @@
-//! The layer that every request passes before a handler sees it.
+//! The layers that every request passes before a handler sees it.
 
 use super::{
     Authenticator, Denied,
@@ -10,16 +10,21 @@ use crate::{
     api::Problem,
     id::{RequestId, TaskId},
     metrics::{AccessOutcome, Credential, Metrics, labels::AccessDecision},
-    runtime::web::{internal, problem},
+    runtime::web::{Listens, internal, problem},
     storage::{Database, tasks},
 };
 use axum::{
+    Router,
     extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use std::{net::SocketAddr, panic::resume_unwind, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
+    sync::Arc,
+};
 use tracing::Instrument as _;
 
 /// The action of those who only look, for the audit of those who may not.
@@ -49,6 +54,20 @@ impl Guard {
         self.0.routes.iter().copied().flatten()
     }
 
+    fn route(&self, path: &str, method: &Method) -> Option<&'static Route> {
+        self.routes().find(|route| route.path == path && route.takes(method))
+    }
+
+    /// The host that a request names, if the service must not answer to that name: while everybody may do everything on an
+    /// address of this machine, a page of another host, whose name leads here, is not to be taken for a program of this machine.
+    fn foreign_host(&self, request: &Request) -> Option<String> {
+        let listens = request.extensions().get::<Listens>()?.0.ip().to_canonical();
+        if self.0.authenticator.answers_to_any_host() || !listens.is_loopback() {
+            return None;
+        }
+        hosts(request).find(|host| !is_local(host))
+    }
+
     /// Where its measurements go.
     pub fn metrics(&self) -> &Metrics {
         self.0.database.metrics()
@@ -63,29 +82,18 @@ impl Guard {
         self.metrics().access_decisions.add(1, AccessDecision { credential, outcome });
     }
 
-    /// The caller, if it may use the route at all.
-    async fn admit(&self, route: &Route, headers: &HeaderMap, params: &RawPathParams) -> Result<Principal, Turned> {
-        let Access::Needs(permission, reach) = route.access else { return Ok(Principal::nobody()) };
-        let principal = match self.0.authenticator.authenticate(headers).await {
-            Ok(principal) => principal,
-            Err(denied) => {
+    /// The one who asks, as far as the route wants to know.
+    async fn know(&self, route: &Route, headers: &HeaderMap) -> Result<Principal, Denied> {
+        match route.access {
+            Access::Open => Ok(Principal::nobody()),
+            Access::Partly(_) => Ok(self.0.authenticator.authenticate(headers).await.unwrap_or(Principal::nobody())),
+            Access::Needs(..) => self.0.authenticator.authenticate(headers).await.inspect_err(|denied| {
                 let outcome = match denied {
                     Denied::Unavailable(_) => AccessOutcome::Unavailable,
                     Denied::Missing | Denied::Invalid(_) => AccessOutcome::Unauthenticated,
                 };
                 self.count(None, outcome);
-                return Err(Turned { principal: None, denial: Denial::Unknown(denied) });
-            }
-        };
-        match self.check(permission, reach, &principal, params).await {
-            Ok(()) => {
-                self.count(Some(&principal), AccessOutcome::Accepted);
-                Ok(principal)
-            }
-            Err(problem) => {
-                self.count(Some(&principal), AccessOutcome::Forbidden);
-                Err(Turned { principal: Some(principal), denial: Denial::Refused(problem) })
-            }
+            }),
         }
     }
 
@@ -148,15 +156,35 @@ impl Guard {
     }
 }
 
-/// A caller who is turned away.
-struct Turned {
-    principal: Option<Principal>,
-    denial: Denial,
+/// The gate itself refused: an extension of the answer.
+#[derive(Debug, Clone, Copy)]
+struct TurnedAway;
+
+/// The hosts that a request names: in its target and in its header.
+fn hosts(request: &Request) -> impl Iterator<Item = String> {
+    let target = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let headers = request.headers().get_all(header::HOST).iter();
+    target.into_iter().chain(headers.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()))
 }
 
-enum Denial {
-    Unknown(Denied),
-    Refused(Box<Problem>),
+/// Whether a host, with a port or without, is this machine by its very name.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn refuse_host(host: &str) -> Problem {
+    let title = format!("this service does not answer to the host `{host}` while authentication is off");
+    Problem {
+        detail: Some(
+            "call it by localhost or 127.0.0.1; or set auth.enabled = true and make a key with `tasker key create`; or, where \
+             something else keeps strangers away, set auth.allow_unauthenticated_public_address = true"
+                .to_owned(),
+        ),
+        ..problem(StatusCode::FORBIDDEN, "foreign_host", title)
+    }
 }
 
 /// The 403 of a caller who lacks a permission.
@@ -173,11 +201,21 @@ pub fn outside(principal: &Principal, namespace: &str) -> Problem {
     )
 }
 
-/// Lets a request through to its handler, or answers itself: 401, 403, or 404 for what belongs to others.
-pub async fn guard(State(guard): State<Guard>, params: RawPathParams, mut request: Request, next: Next) -> Response {
+/// The routes behind the gate, which stands on both sides of `between`: outside it finds out who asks, inside it looks
+/// what the caller may.
+pub fn guarded(routes: Router, gate: Guard, between: impl FnOnce(Router) -> Router) -> Router {
+    let routes = between(routes.layer(middleware::from_fn_with_state(gate.clone(), authorize)));
+    routes.layer(middleware::from_fn_with_state(gate, identify))
+}
+
+/// Finds out who asks, or answers 401 itself, and writes down what becomes of actions.
+async fn identify(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    if let Some(host) = guard.foreign_host(&request) {
+        return refuse_host(&host).into_response();
+    }
     let Some(path) = request.extensions().get::<MatchedPath>().cloned() else { return next.run(request).await };
     let method = request.method().clone();
-    let Some(route) = guard.routes().find(|route| route.path == path.as_str() && route.takes(&method)) else {
+    let Some(route) = guard.route(path.as_str(), &method) else {
         // where authentication is off, the router itself says what it does not have
         return if guard.0.authenticator.is_on() {
             guard.undeclared(path.as_str(), &method)
@@ -192,34 +230,58 @@ pub async fn guard(State(guard): State<Guard>, params: RawPathParams, mut reques
         target: request.uri().path().to_owned(),
         request_id: RequestId::generate(),
     };
-    match guard.admit(route, request.headers(), &params).await {
-        Ok(principal) => {
-            principal.name().clone_into(&mut asked.principal);
-            request.extensions_mut().insert(principal);
-            match route.action {
-                None => next.run(request).await,
-                Some(_) => acted(guard, asked, request, next).await,
-            }
+    let principal = match guard.know(route, request.headers()).await {
+        Ok(principal) => principal,
+        Err(denied) => {
+            // a look without a word of who looks is no attempt at anything
+            let silent = denied == Denied::Missing && route.action.is_none();
+            return turned_away(&guard, asked, denied.into_response(), silent).await;
         }
-        Err(turned) => {
-            if let Some(principal) = turned.principal {
-                principal.name().clone_into(&mut asked.principal);
-            }
-            turned_away(&guard, asked, turned.denial).await
+    };
+    principal.name().clone_into(&mut asked.principal);
+    request.extensions_mut().insert(principal);
+    if route.action.is_some() {
+        return acted(guard, asked, request, next).await;
+    }
+    let response = next.run(request).await;
+    match response.extensions().get::<TurnedAway>() {
+        Some(TurnedAway) => turned_away(&guard, asked, response, false).await,
+        None => response,
+    }
+}
+
+/// Lets a request through to its handler, or answers itself: 403, or 404 for what belongs to others.
+async fn authorize(State(guard): State<Guard>, params: RawPathParams, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.and_then(|path| guard.route(path.as_str(), request.method()));
+    let Some(Access::Needs(permission, reach)) = route.map(|route| route.access) else {
+        return next.run(request).await;
+    };
+    let Some(principal) = request.extensions().get::<Principal>().cloned() else {
+        return internal("a request came by the outer side of the gate").into_response();
+    };
+    match guard.check(permission, reach, &principal, &params).await {
+        Ok(()) => {
+            guard.count(Some(&principal), AccessOutcome::Accepted);
+            next.run(request).await
+        }
+        Err(problem) => {
+            guard.count(Some(&principal), AccessOutcome::Forbidden);
+            let mut response = problem.into_response();
+            response.extensions_mut().insert(TurnedAway);
+            response
         }
     }
 }
 
-async fn turned_away(guard: &Guard, asked: Asked, denial: Denial) -> Response {
+/// Writes down that a caller was turned away, unless that is to go by in silence or is the service's own fault.
+async fn turned_away(guard: &Guard, asked: Asked, response: Response, silent: bool) -> Response {
     let id = asked.request_id;
-    // a look without a word of who looks is no attempt at anything
-    let silent = matches!(denial, Denial::Unknown(Denied::Missing)) && asked.action == LOOK;
-    let (problem, response) = match denial {
-        Denial::Unknown(denied) => (denied.problem(), denied.into_response()),
-        Denial::Refused(problem) => (Problem::clone(&problem), problem.into_response()),
-    };
-    if problem.status < 500 && !silent {
-        audit::turned_away(&guard.0.database, &guard.0.allowance, asked, &problem).await;
+    if !response.status().is_server_error()
+        && !silent
+        && let Some(entry) = audit::turned_away(&guard.0.allowance, asked, &response)
+    {
+        audit::write(&guard.0.database, entry).await;
     }
     identified(response, id)
 }
@@ -229,12 +291,15 @@ async fn acted(guard: Guard, asked: Asked, request: Request, next: Next) -> Resp
     let id = asked.request_id;
     let action = async move {
         let response = next.run(request).await;
+        if response.extensions().get::<TurnedAway>().is_some() {
+            return turned_away(&guard, asked, response, false).await;
+        }
         let entry = audit::answered(asked, &response);
         audit::write(&guard.0.database, entry).await;
-        response
+        identified(response, id)
     };
     match tokio::spawn(action.in_current_span()).await {
-        Ok(response) => identified(response, id),
+        Ok(response) => response,
         Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
         Err(ended) => internal(&ended).into_response(),
     }

@@ -48,7 +48,8 @@ impl Keys {
         }
         // a word of a later version grants nothing here
         let grants: Vec<Grant> = found.permissions.iter().filter_map(|word| word.parse().ok()).collect();
-        let principal = Principal::of_key(&found.name, grants, Namespaces::from_list(found.namespaces));
+        let principal =
+            Principal::of_key(&found.name, grants, Namespaces::from_list(found.namespaces)).until(found.expires_at);
         self.keep(&key, &principal, found.seconds_left);
         Ok(principal)
     }

@@ -3,12 +3,13 @@
 use super::signature::ALGORITHMS;
 use crate::url::without_secrets;
 use jsonwebtoken::{
-    DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
+    Algorithm, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
 };
 use reqwest::redirect;
+use serde::Deserialize;
+use serde_json::Value;
 use std::{
-    collections::HashMap,
     sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -16,6 +17,9 @@ use tokio::sync::Mutex;
 
 /// The longest fetch.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many keys are tried for one token at most.
+const MOST_TRIED: usize = 8;
 
 /// The largest document, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -42,9 +46,16 @@ pub(super) struct Published {
     fetching: Mutex<Option<Instant>>,
 }
 
+/// A key that can check signatures.
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
 #[derive(Default)]
 struct Known {
-    keys: HashMap<String, DecodingKey>,
+    keys: Vec<Key>,
     fetched: Option<Instant>,
 }
 
@@ -56,38 +67,36 @@ impl Published {
         Ok(Self { url, client, refresh, min_interval, known: RwLock::default(), fetching: Mutex::default() })
     }
 
-    /// The key of this id; without one, the only key that there is.
-    pub(super) async fn key(&self, id: Option<&str>) -> Result<DecodingKey, Missing> {
-        let found = self.find(id);
+    /// The keys of this id and algorithm; without an id, all of the algorithm.
+    pub(super) async fn keys(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<DecodingKey>, Missing> {
+        let found = self.find(id, algorithm);
         match (found, self.is_old()) {
-            (Some(key), false) => Ok(key),
-            (Some(key), true) => {
+            (Some(keys), false) => Ok(keys),
+            (Some(keys), true) => {
                 // one request fetches; the others go on with what is known
                 if let Ok(mut attempted) = self.fetching.try_lock() {
                     self.fetch(&mut attempted).await;
-                    return self.find(id).ok_or(Missing::Unknown);
+                    return self.find(id, algorithm).ok_or(Missing::Unknown);
                 }
-                Ok(key)
+                Ok(keys)
             }
             (None, _) => {
                 let mut attempted = self.fetching.lock().await;
-                if let Some(key) = self.find(id) {
-                    return Ok(key);
+                if let Some(keys) = self.find(id, algorithm) {
+                    return Ok(keys);
                 }
                 self.fetch(&mut attempted).await;
                 let missing = if self.has_any() { Missing::Unknown } else { Missing::Unavailable };
-                self.find(id).ok_or(missing)
+                self.find(id, algorithm).ok_or(missing)
             }
         }
     }
 
-    fn find(&self, id: Option<&str>) -> Option<DecodingKey> {
+    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Vec<DecodingKey>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        match id {
-            Some(id) => known.keys.get(id).cloned(),
-            None if known.keys.len() == 1 => known.keys.values().next().cloned(),
-            None => None,
-        }
+        let meant = |key: &&Key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id);
+        let found: Vec<_> = known.keys.iter().filter(meant).map(|key| key.key.clone()).take(MOST_TRIED).collect();
+        Some(found).filter(|found| !found.is_empty())
     }
 
     fn is_old(&self) -> bool {
@@ -139,28 +148,51 @@ impl Published {
 /// # Errors
 /// Why the document is none.
 pub fn usable_keys(document: &[u8]) -> Result<Vec<String>, String> {
-    Ok(read(document)?.into_keys().collect())
+    Ok(read(document)?.into_iter().map(|key| key.id.unwrap_or_default()).collect())
 }
 
-/// The keys that can check the signatures of tokens; others are of no use here.
-fn read(document: &[u8]) -> Result<HashMap<String, DecodingKey>, String> {
-    let set: JwkSet =
-        serde_json::from_slice(document).map_err(|error| format!("the document is no key set: {error}"))?;
-    let usable = set.keys.iter().filter(|jwk| checks_signatures(jwk)).filter_map(|jwk| {
-        let key = DecodingKey::from_jwk(jwk).ok()?;
-        Some((jwk.common.key_id.clone().unwrap_or_default(), key))
+/// A document whose keys are looked at one by one.
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
+
+/// The keys that can check the signatures of tokens; others are of no use here, and what is no key is left out.
+fn read(document: &[u8]) -> Result<Vec<Key>, String> {
+    let set: Set = serde_json::from_slice(document).map_err(|error| format!("the document is no key set: {error}"))?;
+    let usable = set.keys.into_iter().enumerate().filter_map(|(at, key)| {
+        let id = key.get("kid").map(Value::to_string).unwrap_or_default();
+        usable(key).unwrap_or_else(|reason| {
+            tracing::warn!(at, id, "left out a key of the issuer that cannot be read: {reason}");
+            None
+        })
     });
     Ok(usable.collect())
 }
 
-fn checks_signatures(jwk: &Jwk) -> bool {
+/// A key, unless it is for something else.
+fn usable(key: Value) -> Result<Option<Key>, String> {
+    // another kind of key may have a form that is not known here
+    if !key.get("kty").is_none_or(|kind| kind == "RSA" || kind == "EC") {
+        return Ok(None);
+    }
+    let jwk: Jwk = serde_json::from_value(key).map_err(|error| error.to_string())?;
+    let Some(algorithm) = algorithm(&jwk) else { return Ok(None) };
+    let key = DecodingKey::from_jwk(&jwk).map_err(|error| error.to_string())?;
+    Ok(Some(Key { id: jwk.common.key_id, algorithm, key }))
+}
+
+/// The algorithm whose signatures the key checks, if that is its purpose.
+fn algorithm(jwk: &Jwk) -> Option<Algorithm> {
     let common = &jwk.common;
     let signs = common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
-    let expected = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => KeyAlgorithm::RS256,
-        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => KeyAlgorithm::ES256,
-        _ => return false,
+    let (algorithm, expected) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        _ => return None,
     };
-    debug_assert!(ALGORITHMS.len() == 2);
-    signs && common.key_algorithm.as_ref().is_none_or(|algorithm| *algorithm == expected)
+    debug_assert!(ALGORITHMS.contains(&algorithm));
+    (signs && common.key_algorithm.as_ref().is_none_or(|named| *named == expected)).then_some(algorithm)
 }

@@ -21,6 +21,8 @@ pub struct Route {
 pub enum Access {
     /// Everybody: probes, and pages without data.
     Open,
+    /// Everybody, and who has the permission sees more.
+    Partly(Permission),
     /// Who has the permission, as far as it reaches.
     Needs(Permission, Reach),
 }
@@ -44,6 +46,11 @@ impl Route {
         Self { method, path, access: Access::Open, action: None }
     }
 
+    /// A route that is open to everybody and shows more to those who have a permission.
+    pub const fn partly(method: &'static str, path: &'static str, permission: Permission) -> Self {
+        Self { method, path, access: Access::Partly(permission), action: None }
+    }
+
     /// A route that needs a permission.
     pub const fn needs(method: &'static str, path: &'static str, permission: Permission, reach: Reach) -> Self {
         Self { method, path, access: Access::Needs(permission, reach), action: None }
@@ -64,6 +71,6 @@ pub const COMMON: &[Route] = &[
     Route::open("GET", "/health"),
     Route::open("GET", "/health/live"),
     Route::open("GET", "/health/ready"),
-    Route::open("GET", "/health/detailed"),
+    Route::partly("GET", "/health/detailed", Permission::MetricsRead),
     Route::needs("GET", "/metrics", Permission::MetricsRead, Reach::System),
 ];

@@ -9,6 +9,7 @@ use crate::{
     access::{Grant, Namespaces, Principal},
     config::Jwt,
 };
+use chrono::DateTime;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use serde_json::{Map, Value};
 use std::fs;
@@ -60,19 +61,25 @@ impl Tokens {
         if header.crit.is_some() {
             return Err(Denied::invalid("the token asks for extensions that are not understood"));
         }
-        let key = match &self.keys {
-            Keys::Fixed(algorithm, key) if *algorithm == header.alg => key.clone(),
+        let keys = match &self.keys {
+            Keys::Fixed(algorithm, key) if *algorithm == header.alg => vec![key.clone()],
             Keys::Fixed(..) => return Err(Denied::invalid("the token is signed with another kind of key")),
             Keys::Published(published) => {
-                published.key(header.kid.as_deref()).await.map_err(|missing| match missing {
+                published.keys(header.kid.as_deref(), header.alg).await.map_err(|missing| match missing {
                     Missing::Unknown => Denied::invalid(format!("the token is not valid: {missing}")),
                     Missing::Unavailable => Denied::Unavailable(missing.to_string()),
                 })?
             }
         };
-        let decoded = decode::<Map<String, Value>>(token, &key, &self.validation(header.alg));
-        let claims = decoded.map_err(|error| Denied::invalid(reason(error.kind())))?.claims;
-        self.principal(&claims)
+        let mut refused = Denied::invalid("the token's signature is wrong");
+        for key in keys {
+            match decode::<Map<String, Value>>(token, &key, &self.validation(header.alg)) {
+                Ok(decoded) => return self.principal(&decoded.claims),
+                // another key of the same name may have signed it
+                Err(error) => refused = Denied::invalid(reason(error.kind())),
+            }
+        }
+        Err(refused)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -98,7 +105,9 @@ impl Tokens {
         let words = words(claims, &self.settings.permissions_claim);
         let grants: Vec<Grant> = words.iter().filter_map(|word| word.parse().ok()).collect();
         let namespaces = Namespaces::from_list(self::words(claims, &self.settings.namespaces_claim));
-        Ok(Principal::of_token(subject, grants, namespaces))
+        // a fraction of a second is cut off
+        let ends = claims.get("exp").and_then(Value::as_f64).and_then(|exp| DateTime::from_timestamp(exp as i64, 0));
+        Ok(Principal::of_token(subject, grants, namespaces).until(ends))
     }
 }
 

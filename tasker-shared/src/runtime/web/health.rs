@@ -1,12 +1,13 @@
 //! Health: whether the process lives, whether it can be given work, and what is wrong if not.
 
 use crate::{
+    access::{Permission, Principal},
     api::{Health, HealthCheck},
     breaker::Breakers,
     metrics::{HealthStatus, Metrics, labels},
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -18,7 +19,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+
+/// How long what was found is told again to those who ask meanwhile.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How long one check may take when nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,6 +42,8 @@ struct Checks {
     patience: Duration,
     checks: Vec<(&'static str, Check)>,
     breakers: Option<Breakers>,
+    /// What was found last. Who finds it old looks, and the others wait for that.
+    found: Mutex<Option<(Instant, Vec<HealthCheck>)>>,
 }
 
 /// Collects the checks of a service.
@@ -58,13 +65,13 @@ impl HealthChecks {
             patience: PATIENCE,
             checks: Vec::new(),
             breakers: None,
+            found: Mutex::default(),
         })
     }
 
-    /// Runs every check, all at once, and says what was found. Takes no longer than the slowest check may.
+    /// Says what every check found, which is at most a second ago. Takes no longer than the slowest check may.
     pub async fn run(&self) -> Health {
-        let examined = self.0.checks.iter().map(|(component, check)| self.0.examine(component, check));
-        let checks = join_all(examined).await;
+        let checks = self.0.found().await;
         let status = match (checks.iter().all(|check| check.healthy), self.0.draining.is_cancelled()) {
             (false, _) => UNHEALTHY,
             (true, true) => DRAINING,
@@ -164,12 +171,18 @@ async fn live(State(checks): State<HealthChecks>) -> Response {
 }
 
 /// Every check with what was found and how long it took, and every circuit breaker.
+///
+/// Where authentication is on, breakers of single hosts are shown to those with the permission `metrics:read` alone.
 #[utoipa::path(get, path = "/health/detailed", operation_id = "get_health_detailed", tag = "health", responses(
     (status = 200, description = "All is well.", body = Health),
     (status = 503, description = "It is draining or a check failed; the body names it.", body = Health),
 ))]
-async fn detailed(State(checks): State<HealthChecks>) -> Response {
-    let health = checks.run().await;
+async fn detailed(State(checks): State<HealthChecks>, caller: Option<Extension<Principal>>) -> Response {
+    let mut health = checks.run().await;
+    if !caller.is_some_and(|caller| caller.may(Permission::MetricsRead)) {
+        // which hosts templates call is not for strangers
+        health.breakers.retain(|breaker| breaker.host.is_none());
+    }
     answer(code(&health), health)
 }
 
@@ -186,6 +199,19 @@ fn answer(code: StatusCode, health: Health) -> Response {
 }
 
 impl Checks {
+    /// Runs every check, all at once, unless that was done a moment ago.
+    async fn found(&self) -> Vec<HealthCheck> {
+        let mut found = self.found.lock().await;
+        if let Some((at, checks)) = &*found
+            && at.elapsed() < FRESH
+        {
+            return checks.clone();
+        }
+        let checks = join_all(self.checks.iter().map(|(component, check)| self.examine(component, check))).await;
+        *found = Some((Instant::now(), checks.clone()));
+        checks
+    }
+
     async fn examine(&self, component: &'static str, check: &Check) -> HealthCheck {
         let started = Instant::now();
         let found = tokio::time::timeout(self.patience, check()).await;
@@ -219,9 +245,24 @@ impl fmt::Debug for HealthChecks {
 #[cfg(test)]
 mod tests {
     use super::{HealthChecks, health_router};
-    use crate::{api::Health, metrics::Metrics};
-    use axum::{body::Body, http::Request};
-    use std::time::Duration;
+    use crate::{
+        access::Principal,
+        api::{self, Health},
+        breaker::{Breakers, Policy, State},
+        metrics::Metrics,
+    };
+    use axum::{
+        body::Body,
+        http::{Extensions, Request},
+    };
+    use futures::future::join_all;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
     use tokio_util::sync::CancellationToken;
     use tower::ServiceExt;
 
@@ -274,6 +315,57 @@ mod tests {
 
         let (_, health) = ask(checks(Err("refuses connections"), false), "/health").await;
         assert_eq!(health.checks, []);
+    }
+
+    #[tokio::test]
+    async fn all_who_ask_within_a_second_hear_what_was_found_once() {
+        let (times, shutdown) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
+        let counted = Arc::clone(&times);
+        let checks = HealthChecks::builder("worker", "1", shutdown.clone(), &Metrics::disabled())
+            .check("database", move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                async {
+                    tokio::task::yield_now().await;
+                    Ok("answers".to_owned())
+                }
+            })
+            .build();
+        let answers = join_all((0..100).map(|_| ask(checks.clone(), "/health/detailed"))).await;
+        assert!(answers.iter().all(|(code, health)| *code == 200 && health.checks.len() == 1));
+        assert_eq!(times.load(Ordering::SeqCst), 1);
+        shutdown.cancel();
+        assert_eq!(ask(checks, "/health/ready").await.1.status, "draining", "that is known at once");
+    }
+
+    #[tokio::test]
+    async fn hosts_are_shown_to_those_who_may_read_metrics() {
+        let shown = async |principal: Option<Principal>| {
+            let breakers = Breakers::new(Policy::default(), &Metrics::disabled());
+            breakers.also_show(|| {
+                let host = Some("inner.example:1".to_owned());
+                vec![api::Breaker { component: "http_handler".to_owned(), host, state: State::Open }]
+            });
+            let _ = breakers.of("pgmq");
+            let checks = HealthChecks::builder("worker", "1", CancellationToken::new(), &Metrics::disabled());
+            let mut request = Request::get("/health/detailed").body(Body::empty()).unwrap();
+            request.extensions_mut().extend(
+                principal
+                    .map(|p| {
+                        let mut extensions = Extensions::new();
+                        extensions.insert(p);
+                        extensions
+                    })
+                    .unwrap_or_default(),
+            );
+            let response = health_router(checks.breakers(&breakers).build()).oneshot(request).await.unwrap();
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            let health: Health = serde_json::from_slice(&body).unwrap();
+            health.breakers.into_iter().map(|breaker| breaker.component).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(Some(Principal::anyone())).await, ["http_handler", "pgmq"]);
+        for stranger in [None, Some(Principal::nobody())] {
+            assert_eq!(shown(stranger).await, ["pgmq"]);
+        }
     }
 
     #[tokio::test]

@@ -1,26 +1,17 @@
 //! The server: opens its address, serves, and stops in bounded time.
 
-use super::{Exposition, Tls, common, metrics_router, tls::Unusable};
-use crate::runtime::access::{Guard, guard};
-use axum::{
-    Extension, Router, middleware,
-    serve::{Listener, ListenerExt as _},
+use super::{
+    Exposition, Tls, common,
+    connection::{self, Line, Patience},
+    connections::Connections,
+    metrics_router,
+    tls::Unusable,
 };
-use futures::{
-    StreamExt as _,
-    future::{BoxFuture, FutureExt as _},
-    stream::FuturesUnordered,
-};
-use std::{io, net::SocketAddr, time::Duration};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::server::TlsStream;
-use tokio_util::{either::Either, sync::CancellationToken};
-
-/// The longest handshake of TLS.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// The most handshakes at once; further connections wait with the machine.
-const HANDSHAKES: usize = 1024;
+use crate::runtime::access::{Guard, guarded};
+use axum::{Router, serve::Listener};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A request came over TLS: an extension of the request.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +19,9 @@ pub(super) struct Encrypted;
 
 /// The largest body of a request to a page, which takes none.
 const NO_BODY: usize = 1024;
+
+/// The most connections of a page that listens by itself.
+const PAGE_CONNECTIONS: usize = 64;
 
 /// How long a page that is being read may take at the end.
 const PAGE_GRACE: Duration = Duration::from_secs(1);
@@ -69,88 +63,43 @@ pub async fn bind(address: &str, setting: &'static str) -> Result<TcpListener, E
     })
 }
 
-/// Serves until `shutdown`, then takes no new connection and lets open requests end, for `grace` at most. With TLS,
-/// SIGHUP reads the certificates again.
+/// Serves at most `most` connections until `shutdown`, then takes no new one and lets open requests end, for `grace` at
+/// most. With TLS, SIGHUP reads the certificates again.
 ///
 /// # Errors
-/// [`Error::Serve`] when the listener breaks.
+/// [`Error::Serve`] when the machine does not know the listener's address.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     router: Router,
+    most: usize,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    let router = if tls.is_some() { router.layer(Extension(Encrypted)) } else { router };
+    let address = listener.local_addr().map_err(Error::Serve)?;
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().reload_at_signals(shutdown.clone()));
     }
-    // an address that axum knows how to pass on to handlers
-    let listener = Door { tcp: listener, tls, handshakes: FuturesUnordered::new() }.tap_io(|_| {});
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let patience = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    tokio::select! {
-        ended = server.into_future() => ended.map_err(Error::Serve),
-        () = patience => {
-            tracing::warn!(grace_ms = grace.as_millis(), "requests were still open after the grace time and were left");
-            Ok(())
-        }
-    }
+    let line = Line { tls, router, address, patience: Patience::USUAL, shutdown };
+    serve_line(listener, line, most, grace).await;
+    Ok(())
 }
 
-type Connection = (Either<TcpStream, TlsStream<TcpStream>>, SocketAddr);
-
-/// Takes connections; with TLS, when their handshake is done. A slow one holds nobody else up.
-struct Door {
-    tcp: TcpListener,
-    tls: Option<Tls>,
-    handshakes: FuturesUnordered<BoxFuture<'static, Option<Connection>>>,
-}
-
-impl Listener for Door {
-    type Io = Either<TcpStream, TlsStream<TcpStream>>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> Connection {
-        let Self { tcp, tls, handshakes } = self;
-        let Some(tls) = tls else {
-            let (stream, address) = Listener::accept(tcp).await;
-            return (Either::Left(stream), address);
-        };
+async fn serve_line(mut listener: TcpListener, line: Line, most: usize, grace: Duration) {
+    let (line, connections, tracker) = (Arc::new(line), Connections::new(most), TaskTracker::new());
+    let accept = async {
         loop {
-            tokio::select! {
-                (stream, address) = Listener::accept(tcp), if handshakes.len() < HANDSHAKES => {
-                    handshakes.push(handshake(tls.clone(), stream, address).boxed());
-                }
-                Some(done) = handshakes.next() => {
-                    if let Some(connection) = done {
-                        return connection;
-                    }
-                }
-            }
+            // waits a moment where the machine has no files left
+            let (stream, address) = Listener::accept(&mut listener).await;
+            let place = connections.place().await;
+            tracker.spawn(connection::run(Arc::clone(&line), stream, address, place));
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
-    }
-}
-
-async fn handshake(tls: Tls, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
-    match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => Some((Either::Right(stream), address)),
-        Ok(Err(error)) => {
-            tracing::debug!(%address, "a TLS handshake failed: {error}");
-            None
-        }
-        Err(_) => {
-            tracing::debug!(%address, "a TLS handshake took longer than {HANDSHAKE:?}");
-            None
-        }
+    };
+    tokio::select! { () = accept => {}, () = line.shutdown.cancelled() => {} }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(grace, tracker.wait()).await.is_err() {
+        tracing::warn!(grace_ms = grace.as_millis(), "requests were still open after the grace time and were left");
     }
 }
 
@@ -182,9 +131,9 @@ impl OwnPort {
     /// Serves the page behind the gate, with the certificates of the service, until `shutdown`.
     pub async fn serve(self, gate: Guard, tls: Option<Tls>, shutdown: CancellationToken) {
         let metrics = gate.metrics().clone();
-        let page = metrics_router(self.exposition).layer(middleware::from_fn_with_state(gate, guard));
+        let page = guarded(metrics_router(self.exposition), gate, |page| page);
         let router = common(page, &metrics, NO_BODY);
-        if let Err(error) = serve(self.listener, tls, router, shutdown, PAGE_GRACE).await {
+        if let Err(error) = serve(self.listener, tls, router, PAGE_CONNECTIONS, shutdown, PAGE_GRACE).await {
             tracing::error!(%error, "/metrics ended badly");
         }
     }
@@ -202,9 +151,17 @@ fn words(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{bind, serve};
-    use axum::{Router, routing::get};
-    use std::{sync::Arc, time::Duration};
+    use super::{bind, serve, serve_line};
+    use crate::runtime::web::connection::{Line, Patience};
+    use axum::{
+        Router,
+        routing::{get, post},
+    };
+    use std::{
+        net::SocketAddr,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -236,7 +193,7 @@ mod tests {
         );
         let listener = bind("127.0.0.1:0", "x").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, None, router, shutdown.clone(), Duration::from_secs(60)));
+        let server = tokio::spawn(serve(listener, None, router, 10, shutdown.clone(), Duration::from_secs(60)));
 
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -263,12 +220,157 @@ mod tests {
         let listener = bind("127.0.0.1:0", "x").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, None, router, shutdown.clone(), Duration::from_millis(10)));
+        let server = tokio::spawn(serve(listener, None, router, 10, shutdown.clone(), Duration::from_millis(10)));
 
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         entered.notified().await;
         shutdown.cancel();
         server.await.unwrap().unwrap();
+    }
+
+    const HURRY: Patience = Patience {
+        handshake: Duration::from_millis(100),
+        first: Duration::from_millis(200),
+        next: Duration::from_millis(400),
+    };
+    const CALM: Patience =
+        Patience { handshake: Duration::MAX, first: Duration::from_secs(600), next: Duration::from_secs(600) };
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    /// The preface, and settings that say nothing.
+    const H2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// A server of `most` connections; `/` answers, and `/wait` when `go` says so.
+    async fn served(
+        patience: Patience,
+        most: usize,
+        go: &Arc<Notify>,
+        entered: &Arc<Notify>,
+    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let (go, entered) = (Arc::clone(go), Arc::clone(entered));
+        let waits = move || async move {
+            entered.notify_one();
+            go.notified().await;
+            "done"
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "ok" }))
+            .route("/", post(|_: String| async { "ok" }))
+            .route("/wait", get(waits));
+        let listener = bind("127.0.0.1:0", "x").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let line = Line { tls: None, router, address, patience, shutdown: shutdown.clone() };
+        (address, shutdown, tokio::spawn(serve_line(listener, line, most, Duration::from_secs(60))))
+    }
+
+    async fn connected(address: SocketAddr, says: &[u8]) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(says).await.unwrap();
+        client
+    }
+
+    /// Reads the answer to a request that keeps the connection.
+    async fn answered(client: &mut TcpStream) -> String {
+        let mut answer = vec![0; 1000];
+        let read = client.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    /// Whether the server closes the connection within ten seconds.
+    async fn is_closed(client: &mut TcpStream) -> bool {
+        let closed = async { while !matches!(client.read(&mut [0; 1000]).await, Ok(0) | Err(_)) {} };
+        tokio::time::timeout(Duration::from_secs(10), closed).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_nothing_is_left() {
+        let notify = Arc::default();
+        let (address, ..) = served(HURRY, 100, &notify, &notify).await;
+        for says in
+            [&b""[..], b"G", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ", GET, &[GET, b"GET /"].concat(), H2, &H2[..10]]
+        {
+            let started = Instant::now();
+            let mut client = connected(address, says).await;
+            assert!(is_closed(&mut client).await, "{:?}", String::from_utf8_lossy(says));
+            assert!(started.elapsed() >= HURRY.first, "too soon: {:?}", String::from_utf8_lossy(says));
+        }
+        let (mut read, mut write) = connected(address, b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ").await.into_split();
+        let dripping = async {
+            while write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let closed = async { while !matches!(read.read(&mut [0; 100]).await, Ok(0) | Err(_)) {} };
+        let left = async {
+            tokio::select! { () = dripping => {}, () = closed => {} }
+        };
+        tokio::time::timeout(Duration::from_secs(10), left).await.expect("one that drips is left");
+    }
+
+    #[tokio::test]
+    async fn a_request_takes_longer_than_the_patience_with_silence() {
+        let (go, entered) = (Arc::default(), Arc::default());
+        let (address, ..) = served(HURRY, 100, &go, &entered).await;
+        let mut client = connected(address, b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        entered.notified().await;
+        assert!(tokio::time::timeout(HURRY.next * 3, client.read(&mut [0; 1])).await.is_err(), "it was left");
+        go.notify_one();
+        assert!(answered(&mut client).await.ends_with("done"));
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_nothing_make_room_and_a_request_never_does() {
+        let (go, entered) = (Arc::default(), Arc::default());
+        let (address, ..) = served(CALM, 4, &go, &entered).await;
+        let mut waits = connected(address, b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        entered.notified().await;
+        let mut idle = connected(address, GET).await;
+        assert!(answered(&mut idle).await.ends_with("ok"));
+        let mut slow_body = connected(address, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\na").await;
+        let mut silent = connected(address, b"GET").await;
+        for _ in 0..20 {
+            let mut new = connected(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+            assert!(answered(&mut new).await.ends_with("ok"));
+            assert!(is_closed(&mut new).await);
+        }
+        for _ in 0..3 {
+            // they fill what is left
+            let _ = connected(address, b"").await;
+        }
+        assert!(is_closed(&mut slow_body).await && is_closed(&mut silent).await);
+        let mut more = Vec::new();
+        for _ in 0..20 {
+            more.push(connected(address, GET).await);
+        }
+        assert!(answered(more.last_mut().unwrap()).await.ends_with("ok"));
+        assert!(is_closed(&mut idle).await, "the one that is idle longest");
+        go.notify_one();
+        assert!(answered(&mut waits).await.ends_with("done"));
+    }
+
+    #[tokio::test]
+    async fn where_all_work_a_new_connection_waits_for_the_first_that_ends() {
+        let (go, entered) = (Arc::default(), Arc::default());
+        let (address, ..) = served(CALM, 1, &go, &entered).await;
+        let mut waits = connected(address, b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        entered.notified().await;
+        let mut new = connected(address, GET).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), new.read(&mut [0; 1])).await.is_err());
+        go.notify_one();
+        assert!(answered(&mut waits).await.ends_with("done"), "its answer is not cut off");
+        assert!(answered(&mut new).await.ends_with("ok"));
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_nothing_do_not_hold_the_end_up() {
+        let notify = Arc::default();
+        let (address, shutdown, server) = served(CALM, 100, &notify, &notify).await;
+        let mut held = Vec::new();
+        for says in [&b""[..], b"GET / HTTP/1.1\r\nhost", GET, H2] {
+            held.push(connected(address, says).await);
+        }
+        assert!(answered(&mut held[2]).await.ends_with("ok"));
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(10), server).await.expect("it ends").unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! What the HTTP of both services has in common: server, layers, problems, health and metrics pages.
 
+mod connection;
+mod connections;
 mod health;
 mod layers;
 mod listen;
@@ -8,6 +10,8 @@ mod problem;
 mod tls;
 mod trace;
 
+pub(crate) use connection::Listens;
+pub use connections::most_connections;
 pub use health::{Builder as HealthBuilder, Document as HealthDocument, HealthChecks, health_router};
 pub use layers::{TIMEOUT, common, deadline};
 pub use listen::{Error, OwnPort, bind, serve};

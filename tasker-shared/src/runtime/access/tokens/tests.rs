@@ -348,3 +348,46 @@ async fn keys_that_cannot_check_a_signature_are_left_out() {
     // one key is left, so a token need not name it
     assert!(tokens.check(&es256(&key, &json!({"alg": "ES256"}), &claims())).await.is_ok());
 }
+
+#[tokio::test]
+async fn keys_with_one_name_or_none_are_told_apart_and_what_is_no_key_spoils_nothing() {
+    let (issuer, key, other) = (Issuer::start().await, p256(), p256());
+    let rsa = rsa();
+    let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(rsa.public());
+    let without = |mut jwk: Value, field: &str| {
+        jwk.as_object_mut().unwrap().remove(field);
+        jwk
+    };
+    let with = |mut jwk: Value, field: &str, value: Value| {
+        jwk[field] = value;
+        jwk
+    };
+    let rsa_jwk = json!({"kty": "RSA", "kid": "a", "n": base64(&n), "e": base64(&e)});
+    let ec = |id: Option<&str>, key| {
+        es256(key, &id.map_or(json!({"alg": "ES256"}), |id| json!({"alg": "ES256", "kid": id})), &claims())
+    };
+    let rs = |id: &str| rs256(&json!({"alg": "RS256", "kid": id}), &claims());
+
+    for set in [vec![jwk("a", &key), rsa_jwk.clone()], vec![rsa_jwk.clone(), jwk("a", &key)]] {
+        issuer.publish(&set);
+        let tokens = issuer.tokens(LONG, LONG);
+        assert!(tokens.check(&ec(Some("a"), &key)).await.is_ok() && tokens.check(&rs("a")).await.is_ok());
+        told(tokens.check(&ec(Some("a"), &other)).await);
+    }
+    issuer.publish(&[without(jwk("", &key), "kid"), without(jwk("", &other), "kid"), without(rsa_jwk.clone(), "kid")]);
+    let tokens = issuer.tokens(LONG, LONG);
+    assert!(tokens.check(&ec(None, &key)).await.is_ok() && tokens.check(&ec(None, &other)).await.is_ok());
+    assert!(tokens.check(&rs256(&json!({"alg": "RS256"}), &claims())).await.is_ok());
+    let stranger = p256();
+    assert_eq!(told(tokens.check(&ec(None, &stranger)).await), "the token's signature is wrong");
+
+    issuer.publish(&[
+        Value::Null,
+        json!(7),
+        with(jwk("x", &other), "kid", json!(7)),
+        with(jwk("x", &other), "x5c", json!("no list")),
+        with(jwk("x", &other), "x", json!("!")),
+        jwk("a", &key),
+    ]);
+    assert!(issuer.tokens(LONG, LONG).check(&ec(Some("a"), &key)).await.is_ok());
+}
