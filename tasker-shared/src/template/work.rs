@@ -358,7 +358,7 @@ impl<'a> Reader<'a> {
                 node.compares = true;
                 node.own = node.own.saturating_add(size(constants));
             }
-            ("required" | "dependentRequired" | "type", names) => node.own = node.own.saturating_add(size(names)),
+            ("required" | "dependentRequired", names) => node.own = node.own.saturating_add(size(names)),
             ("minLength" | "maxLength" | "format", _) => node.text += 1,
             ("pattern" | "contentEncoding" | "contentMediaType", _) => node.text += 4,
             _ => {}

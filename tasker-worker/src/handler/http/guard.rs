@@ -104,13 +104,12 @@ fn check_address(allowed: &[Allowed], host: &str, address: IpAddr) -> Result<(),
             || allowed.iter().any(|entry| matches!(&entry.host, Pattern::Range(range) if range.has(meaning)));
         let inside = |add| Err(Refused::Inside { host: host.clone(), address, add });
         match Kind::of(meaning) {
-            Kind::Public => {}
             Kind::Never => return Err(Refused::Address { host, address }),
-            Kind::ThisMachine if !any && !(named && local) && !in_range() => return inside("the address itself"),
-            Kind::Private if !any && !named && !in_range() => {
-                return inside("the name itself, the address or its range (such as `10.0.0.0/8`)");
-            }
-            Kind::ThisMachine | Kind::Private => {}
+            Kind::Public => {}
+            Kind::ThisMachine if any || (named && local) || in_range() => {}
+            Kind::Private if any || named || in_range() => {}
+            Kind::ThisMachine => return inside("the address itself"),
+            Kind::Private => return inside("the name itself, the address or its range (such as `10.0.0.0/8`)"),
         }
     }
     Ok(())
