@@ -141,6 +141,7 @@ pub fn built_in(config: &Config) -> Result<Registry, Duplicate> {
             enabled: command.enabled,
             allowed_programs: command.allowed_programs.clone(),
             allowed_environment: command.allowed_environment.clone(),
+            allowed_step_environment: command.allowed_step_environment.clone(),
             max_output_bytes: command.max_output_bytes,
             kill_grace_ms: milliseconds(command.kill_grace),
         },

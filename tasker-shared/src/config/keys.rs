@@ -137,6 +137,7 @@ pub(super) const KEYS: &[Key] = &[
     key("worker.command.enabled", Kind::Flag),
     key("worker.command.allowed_programs", Kind::List),
     key("worker.command.allowed_environment", Kind::List),
+    key("worker.command.allowed_step_environment", Kind::List),
     key("worker.command.max_output_bytes", BYTES),
     key("worker.command.kill_grace_ms", INTERVAL),
     key("worker.tls.certificate", Kind::Text),

@@ -225,6 +225,8 @@ pub struct Command {
     pub allowed_programs: Vec<String>,
     /// The worker's environment variables that programs see.
     pub allowed_environment: Vec<String>,
+    /// The variables that steps may set for their programs; `*` at the end of a name is any ending.
+    pub allowed_step_environment: Vec<String>,
     /// The largest standard output of a program, in bytes.
     pub max_output_bytes: usize,
     /// The time between SIGTERM and SIGKILL at the deadline.

@@ -386,4 +386,5 @@ fn production_has_the_built_in_handlers_off_until_something_is_allowed() {
     let worker = Config::load(&Sources::built_in("production")).unwrap().worker;
     assert!(!worker.http.enabled && worker.http.allowed_hosts.is_empty());
     assert!(!worker.command.enabled && worker.command.allowed_programs.is_empty());
+    assert!(worker.command.allowed_step_environment.is_empty());
 }

@@ -3,10 +3,9 @@
 use super::{
     StepTemplate, Template,
     dag::{self, Dag},
-    schema::{self, Fault, SchemaViolation},
+    schema::{self, Fault, Schema, SchemaViolation},
 };
 use crate::name::Name;
-use jsonschema::Validator;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -16,8 +15,8 @@ pub struct Compiled {
     template: Template,
     dag: Dag,
     index: HashMap<Name, usize>,
-    input: Option<Validator>,
-    results: Vec<Option<Validator>>,
+    input: Option<Schema>,
+    results: Vec<Option<Schema>>,
 }
 
 /// Why a template cannot be used. One that [`super::parse`] gave always can.
@@ -96,7 +95,7 @@ impl Compiled {
     /// # Errors
     /// [`SchemaViolation`] lists what is wrong.
     pub fn validate_input(&self, input: &Value) -> Result<(), SchemaViolation> {
-        self.input.as_ref().map_or(Ok(()), |validator| schema::check(validator, input))
+        self.input.as_ref().map_or(Ok(()), |schema| schema.check(input))
     }
 
     /// Checks the result of step number `step` against its `result_schema`; without one, every result is good.
@@ -104,7 +103,7 @@ impl Compiled {
     /// # Errors
     /// [`SchemaViolation`] lists what is wrong.
     pub fn validate_result(&self, step: usize, result: &Value) -> Result<(), SchemaViolation> {
-        let validator = self.results.get(step).and_then(Option::as_ref);
-        validator.map_or(Ok(()), |validator| schema::check(validator, result))
+        let schema = self.results.get(step).and_then(Option::as_ref);
+        schema.map_or(Ok(()), |schema| schema.check(result))
     }
 }

@@ -7,14 +7,17 @@ mod checksum;
 pub mod compiled;
 pub mod dag;
 pub mod graph;
+pub mod headers;
 pub mod model;
 mod parse;
+pub mod placeholders;
 mod problem;
 mod read;
 pub mod retention;
 mod schema;
 mod source;
 pub mod wfformat;
+mod work;
 mod write;
 
 pub use checksum::{canonical_json, checksum};

@@ -1,17 +1,24 @@
 //! A step as the handlers of other languages see it: one JSON document, and texts with placeholders into it.
 
-use super::{HandlerError, StepContext};
+use super::{HandlerError, StepContext, bounds::shortened, filters};
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap, io};
 use tasker_shared::{
     id::{CorrelationId, StepId, TaskId},
     name::Name,
+    template::placeholders,
 };
 
-/// Enough for any text of a sensible size, and an end to a loop that has none.
+/// Enough for any text of a sensible size.
 const FUEL: u64 = 1_000_000;
+
+/// The most bytes that the placeholders of a step's texts make together.
+const MOST_BYTES: usize = 32 * 1024 * 1024;
+
+/// The most of a text that is shown in a message.
+const LONGEST_SHOWN: usize = 1024;
 
 /// What the `command` handler writes to standard input, what `http` sends as body when the template names none, and
 /// what placeholders refer to.
@@ -70,16 +77,17 @@ pub(super) struct Placeholders {
     environment: Environment<'static>,
     values: minijinja::Value,
     step: Name,
+    /// How many bytes the texts of the step may still fill.
+    left: Cell<usize>,
 }
 
 impl Placeholders {
     pub(super) fn of(context: &StepContext) -> Self {
-        let mut environment = Environment::new();
+        let mut environment = filters::environment();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
-        environment.add_filter("urlencode", urlencode);
         let values = minijinja::Value::from_serialize(Document::of(context));
-        Self { environment, values, step: context.step_name.clone() }
+        Self { environment, values, step: context.step_name.clone(), left: Cell::new(MOST_BYTES) }
     }
 
     /// `text` with its placeholders filled. `key` names the text in the message of a failure.
@@ -87,10 +95,17 @@ impl Placeholders {
     /// # Errors
     /// A permanent failure: the same text and input give the same error another time.
     pub(super) fn text(&self, key: &str, text: &str) -> Result<String, HandlerError> {
-        if !text.contains("{{") && !text.contains("{%") {
+        self.check(key, text)?;
+        if !text.contains("{{") {
             return Ok(text.to_owned());
         }
-        self.environment.render_str(text, &self.values).map_err(|error| self.refused(key, text, &error))
+        let mut filled = Bounded { bytes: Vec::new(), left: &self.left };
+        let template = self.environment.template_from_str(text).map_err(|error| self.refused(key, text, &error))?;
+        match template.render_captured_to(&self.values, &mut filled) {
+            Ok(_) => String::from_utf8(filled.bytes).map_err(HandlerError::fail),
+            Err(_) if filled.is_full() => Err(self.too_large(key)),
+            Err(error) => Err(self.refused(key, text, &error)),
+        }
     }
 
     /// `value` with the placeholders of every text in it filled. A text that is one placeholder and nothing else
@@ -117,35 +132,74 @@ impl Placeholders {
     }
 
     fn expression(&self, key: &str, text: &str, expression: &str) -> Result<Value, HandlerError> {
+        self.check(key, text)?;
         let compiled =
             self.environment.compile_expression(expression).map_err(|error| self.refused(key, text, &error))?;
         let value = compiled.eval(&self.values).map_err(|error| self.refused(key, text, &error))?;
         if value.is_undefined() {
             return Err(self.refused(key, text, &minijinja::ErrorKind::UndefinedError.into()));
         }
-        serde_json::to_value(&value)
+        let mut filled = Bounded { bytes: Vec::new(), left: &self.left };
+        let written = serde_json::to_writer(&mut filled, &value);
+        if filled.is_full() {
+            return Err(self.too_large(key));
+        }
+        written
+            .and_then(|()| serde_json::from_slice(&filled.bytes))
             .map_err(|error| HandlerError::fail(format!("`{key}` of step `{}` is not JSON: {error}", self.step)))
+    }
+
+    /// A template may have been applied before its placeholders were checked.
+    fn check(&self, key: &str, text: &str) -> Result<(), HandlerError> {
+        placeholders::check(text)
+            .map_err(|reason| HandlerError::fail(format!("`{key}` of step `{}` cannot be filled: {reason}", self.step)))
+    }
+
+    fn too_large(&self, key: &str) -> HandlerError {
+        HandlerError::fail(format!(
+            "`{key}` of step `{}` cannot be filled: the texts of the step become larger than {MOST_BYTES} bytes",
+            self.step
+        ))
     }
 
     fn refused(&self, key: &str, text: &str, error: &minijinja::Error) -> HandlerError {
         let reason = error.detail().map_or_else(|| error.kind().to_string(), |d| format!("{}: {d}", error.kind()));
         HandlerError::fail(format!(
-            "`{key}` of step `{}` cannot be filled: {reason} in `{text}`; there are input, parents, task, step, attempt, \
+            "`{key}` of step `{}` cannot be filled: {} in `{}`; there are input, parents, task, step, attempt, \
              max_attempts and idempotency_key",
-            self.step
+            self.step,
+            shortened(&reason, LONGEST_SHOWN),
+            shortened(text, LONGEST_SHOWN)
         ))
     }
 }
 
-fn urlencode(value: &minijinja::Value) -> Result<String, minijinja::Error> {
-    let text = value.to_string();
-    if matches!(text.as_str(), "." | "..") {
-        let reason = format!("`{text}` cannot be a part of a URL");
-        return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason));
+/// A text that takes no more than what is left; one that is full has nothing left.
+struct Bounded<'a> {
+    bytes: Vec<u8>,
+    left: &'a Cell<usize>,
+}
+
+impl Bounded<'_> {
+    fn is_full(&self) -> bool {
+        self.left.get() == 0
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    Ok(text.bytes().map(encode).collect())
+}
+
+impl io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() >= self.left.get() {
+            self.left.set(0);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.left.set(self.left.get() - bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is between the braces, when the text is one placeholder and nothing else.
@@ -159,6 +213,7 @@ mod tests {
     use super::{Document, Placeholders};
     use crate::handler::StepContext;
     use serde_json::json;
+    use tasker_shared::template::placeholders::LONGEST_EXPRESSION;
 
     fn context() -> StepContext {
         let input = json!({"id": "a/b", "amount": 12.5, "tags": ["x", "y"]});
@@ -189,16 +244,92 @@ mod tests {
             ("x {{ input.nothing }}", "undefined value"),
             ("{{ input.nothing.at.all }}", "undefined value"),
             ("{{ input. }}", "syntax error"),
-            ("{% if %}", "syntax error"),
+            ("{% if %}", "`{%` begins statements, which are not offered"),
+            ("{{ range(9) }}", "unknown function"),
+            ("{{ 'a'|indent(1000000000) }}", "unknown filter"),
+            ("{{ '%1000000000d'|format(1) }}", "unknown filter"),
             ("{{ input.amount|nofilter }}", "unknown filter"),
             ("/{{ '..'|urlencode }}", "`..` cannot be a part of a URL"),
-            ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "ran out of fuel"),
         ] {
             let error = placeholders.value("body", &json!({"a": [text]})).expect_err(text);
             assert!(!error.is_retryable());
             assert!(error.message().starts_with("`body.a[0]` of step `step` cannot be filled"), "{error}");
             assert!(error.message().contains(reason), "{error}");
         }
+    }
+
+    /// The longest expression that is accepted, with as many of `open` and `close` round `inner` as there may be.
+    fn longest(open: &str, inner: &str, close: &str) -> String {
+        let times = (LONGEST_EXPRESSION - inner.len() - 2) / (open.len() + close.len());
+        let times = if close.contains(['+', '~']) { times.min(16) } else { times };
+        format!("{{{{ {}{inner}{} }}}}", open.repeat(times), close.repeat(times))
+    }
+
+    #[test]
+    fn the_longest_expressions_fit_a_thread_of_two_mebibytes() {
+        let fill = || {
+            let placeholders = Placeholders::of(&context());
+            for (open, inner, close) in [
+                ("", "1", "+1"),
+                ("", "1", "~1"),
+                ("", "1", "|abs"),
+                ("", "input", ".a"),
+                ("", "input", "[0]"),
+                ("", "1", "/1"),
+                ("", "1", "-1"),
+                ("", "1", "<1"),
+                ("", "1", " is int"),
+                ("", "a", "()"),
+                ("-", "1", ""),
+                ("not ", "1", ""),
+                ("1 if 1 else ", "1", ""),
+                ("", "1", " and 1"),
+                ("", "1", " or 1"),
+                ("(", "1", ")"),
+                ("[", "1", "]"),
+            ] {
+                let text = longest(open, inner, close);
+                tasker_shared::template::placeholders::check(&text).expect("it is accepted");
+                // some are errors of their own; what counts is that the stack suffices
+                let _ = placeholders.value("body", &json!(text));
+                let _ = placeholders.text("url", &format!("x{text}"));
+            }
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(fill).expect("a thread").join().expect("it fits");
+    }
+
+    #[test]
+    fn texts_that_would_become_too_large_are_refused() {
+        let input = json!({"text": "<\"".repeat(500_000), "list": vec!["x"; 100_000]});
+        let context = StepContext::for_test(input);
+        let long = "y".repeat(500);
+        for text in [
+            format!("{{{{ input.text{} }}}}", "|tojson".repeat(30)),
+            format!("{{{{ input.text|replace('<', '{long}') }}}}"),
+            format!("{{{{ input.list|join('{long}') }}}}"),
+            format!("{{{{ input.text{} }}}}", "|urlencode".repeat(30)),
+        ] {
+            let refused = Placeholders::of(&context).text("url", &text).expect_err("it is too large");
+            assert!(refused.message().contains("becomes larger than 8388608 bytes"), "{refused}");
+        }
+        let all = [
+            json!("{{ input.text }}".repeat(100)),
+            json!(vec!["{{ input.text }}"; 100]),
+            json!([format!("{{{{ [{}] }}}}", "input.text,".repeat(16)), "{{ [input.text, input.text] }}".repeat(10)]),
+        ];
+        for value in all {
+            let refused = Placeholders::of(&context).value("body", &value).expect_err("it is too large");
+            assert!(refused.message().contains("become larger than 33554432 bytes"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn usual_filters_and_tests_are_there() {
+        let fill = |text: &str| Placeholders::of(&context()).text("url", text).expect("it can be filled");
+        assert_eq!(fill("{{ input.none|default('a')|upper }} {{ 'a' if input.b is defined else 'c' }}"), "A c");
+        assert_eq!(fill("{{ parents|tojson }} {{ 'axa'|replace('a', 'b') }}"), "{\"quote-1\":{\"price\":7}} bxb");
+        assert_eq!(fill("{{ input.amount|round|int + 1 }} {{ ' a '|trim ~ input.tags|first }}"), "14 ax");
+        assert_eq!(fill("{{ input.tags|length }} {{ 'a,b'|split(',')|last }}"), "2 b");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub mod command;
 mod context;
 mod document;
 mod error;
+mod filters;
 mod function;
 pub mod http;
 pub mod registry;

@@ -52,6 +52,10 @@ async fn whatever_a_handler_does_its_step_ends_with_a_clear_failure() -> Result<
     let mut system = System::start().await?;
     system.add_worker(worker())?;
     let object = "result_schema: {type: object}";
+    let twice =
+        |n: usize| format!(r##"d{n}: {{allOf: [{{$ref: "#/$defs/d{0}"}}, {{$ref: "#/$defs/d{0}"}}]}}, "##, n + 1);
+    let doubling: String = (0..40).map(twice).collect();
+    let endless = format!(r##"result_schema: {{$ref: "#/$defs/d0", $defs: {{{doubling}d40: {{type: string}}}}}}"##);
     for (name, callable, keys, kind, message) in [
         (
             "hangs",
@@ -69,6 +73,7 @@ async fn whatever_a_handler_does_its_step_ends_with_a_clear_failure() -> Result<
             "has 10485762 bytes, at most 1048576 are allowed",
         ),
         ("wrong_shape", "text", object.to_owned(), FailureKind::ResultInvalid, "the result breaks `result_schema`"),
+        ("endless", "text", endless, FailureKind::ResultInvalid, "would take more than 10000000 steps"),
         ("unstorable", "nul", String::new(), FailureKind::ResultInvalid, "u0000"),
         ("nobody", "nobodys", ONCE.to_owned(), FailureKind::HandlerNotFound, "no handler named `nobodys`"),
     ] {

@@ -84,6 +84,28 @@ async fn sql_input_that_breaks_the_schema_ends_the_task_with_the_reason() -> Res
     system.finish().await
 }
 
+/// With a schema whose work doubles with every level of the input.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_takes_too_long_to_check_is_refused_at_once() -> Result<()> {
+    let system = start().await?;
+    let next = r##"{properties: {a: {$ref: "#/$defs/n"}}}"##;
+    let schema = format!(r##"input_schema: {{$defs: {{n: {{allOf: [{next}, {next}]}}}}, $ref: "#/$defs/n"}}"##);
+    system.apply(&format!("{schema}\n{}", single("one", "echo", ""))).await?;
+    let input = (0..40).fold(json!(1), |inner, _| json!({"a": inner}));
+    let reason = "would take more than 10000000 steps";
+    let ended = system.ended(by_sql(&system, &format!("'test', 'one', '{input}'")).await?).await?;
+    assert_eq!((ended.summary.state, ended.steps.len()), (TaskState::Error, 0));
+    assert!(ended.error.expect("a reason").to_string().contains(reason));
+    let answers = submit::submit(&system.orchestration, vec![task("one", input)]).await?;
+    let refused = answers[0].as_ref().expect_err("it is refused");
+    let told = match refused {
+        Error::InputInvalid { violations, .. } => violations.join(" "),
+        other => other.to_string(),
+    };
+    assert!(told.contains(reason), "{told}");
+    system.finish().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_submitted_by_sql_that_is_too_large_ends_the_task_with_the_reason() -> Result<()> {
     let system = start().await?;

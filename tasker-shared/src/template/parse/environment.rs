@@ -1,6 +1,6 @@
 //! The `environments` mapping: what differs where. Every environment is applied here once, so that using one cannot fail.
 
-use super::{retry, step};
+use super::{builtin, retry, step};
 use crate::{
     name::Name,
     template::{
@@ -58,13 +58,18 @@ fn step_override(
     let fields = at.fields_except(KEYS, refused_step_key, problems)?;
     let name_at = fields.required("name", problems);
     let name = name_at.and_then(|at| at.name(problems));
+    let step = name.as_ref().and_then(|name| steps.get(name.as_str()));
+    let callable = step.and_then(|step| step.step.as_ref()).map_or("", |step| step.handler.callable.as_str());
     let changed = StepOverride {
-        initialization: fields.get("handler").and_then(|at| initialization(&at, problems)).unwrap_or_default(),
+        initialization: fields
+            .get("handler")
+            .and_then(|at| initialization(callable, &at, problems))
+            .unwrap_or_default(),
         retry: fields.get("retry").and_then(|at| retry::read(&at, problems)).unwrap_or_default(),
         timeout: fields.get("timeout_seconds").and_then(|at| step::timeout(&at, problems)),
     };
     let (name, name_at) = (name?, name_at?);
-    let Some(step) = steps.get(name.as_str()) else {
+    let Some(step) = step else {
         problems.add_with(name_at.place(), &name_at.path, format!("there is no step `{name}`"), || {
             let mut names: Vec<&str> = steps.keys().copied().collect();
             names.sort_unstable();
@@ -78,9 +83,16 @@ fn step_override(
     Some((name, changed))
 }
 
-fn initialization(at: &At<'_>, problems: &mut Problems) -> Option<serde_json::Map<String, serde_json::Value>> {
+fn initialization(
+    callable: &str,
+    at: &At<'_>,
+    problems: &mut Problems,
+) -> Option<serde_json::Map<String, serde_json::Value>> {
     let fields = at.fields_except(&["initialization"], refused_handler_key, problems)?;
-    fields.get("initialization")?.object(problems)
+    let at = fields.get("initialization")?;
+    let initialization = at.object(problems)?;
+    builtin::check(callable, &at, &initialization, problems);
+    Some(initialization)
 }
 
 fn refused_step_key(key: &str) -> Option<&'static str> {

@@ -1,5 +1,6 @@
 //! A template file, read and checked whole: every problem is collected, nothing is ignored.
 
+mod builtin;
 mod environment;
 mod graph;
 mod retention;

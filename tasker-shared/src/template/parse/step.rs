@@ -1,6 +1,6 @@
 //! The list of steps.
 
-use super::{LONGEST, graph, retry, schema};
+use super::{LONGEST, builtin, graph, retry, schema};
 use crate::{
     name::Name,
     step::RetryPolicy,
@@ -138,7 +138,11 @@ fn handler(at: &At<'_>, problems: &mut Problems) -> Option<Handler> {
     let fields = at.fields(KEYS, problems)?;
     let callable = fields.required("callable", problems).and_then(|at| callable_name(&at, problems));
     let method = fields.get("method").and_then(|at| callable_name(&at, problems));
-    let initialization = fields.get("initialization").and_then(|at| at.object(problems)).unwrap_or_default();
+    let initialization_at = fields.get("initialization");
+    let initialization = initialization_at.as_ref().and_then(|at| at.object(problems)).unwrap_or_default();
+    if let (Some(callable), Some(at)) = (&callable, &initialization_at) {
+        builtin::check(callable, at, &initialization, problems);
+    }
     Some(Handler { callable: callable?, method, initialization })
 }
 

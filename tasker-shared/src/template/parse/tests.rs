@@ -567,3 +567,35 @@ fn a_limit_on_what_runs_at_once_is_refused_where_it_cannot_be_kept() {
         assert!(refused.contains(reason), "{limit}: {refused}");
     }
 }
+
+#[test]
+fn placeholders_and_headers_of_built_in_handlers_are_checked_where_they_stand() {
+    let step = |handler: &str| format!("{HEAD}steps:\n  - name: a\n    handler: {handler}\n");
+    assert_refusals(
+        &[
+            (
+                "{callable: http, initialization: {url: 'http://a/{{ 9 * 9 }}'}}",
+                "t.yaml:5:47: steps[0].handler.initialization.url: a placeholder with `*` is not offered: it repeats texts and \
+                 lists; leave the sum to who submits the task or to who is called",
+            ),
+            (
+                "{callable: command, initialization: {argv: [echo, '{% set a = 1 %}']}}",
+                "t.yaml:5:50: steps[0].handler.initialization.argv[1]: `{%` begins statements, which are not offered; there are \
+                 only placeholders such as `{{ input.id }}`",
+            ),
+            (
+                "{callable: http, initialization: {url: 'http://a/', headers: {Content-Length: '400'}}}",
+                "t.yaml:5:47: steps[0].handler.initialization.headers.Content-Length: this header belongs to the connection, \
+                 which other steps use too, and cannot be set; the handler sets it where it is needed",
+            ),
+        ],
+        |handler| refusal(&step(handler)),
+    );
+    accepted(&step("{callable: my.own, initialization: {text: '{% if a %}', headers: {host: a}}}"));
+    let environment = "environments: {test: {steps: [{name: a, handler: {initialization: {url: '{{ 1 * 1 }}'}}}]}}\n";
+    let refused = refusal(&format!("{}{environment}", step("{callable: http}")));
+    assert!(
+        refused.contains("environments.test.steps[0].handler.initialization.url: a placeholder with `*`"),
+        "{refused}"
+    );
+}

@@ -49,6 +49,78 @@ fn the_list_of_violations_and_each_message_are_bounded() {
 }
 
 #[test]
+fn a_schema_whose_work_doubles_with_every_level_refuses_deep_values_at_once() {
+    let compiled = compiled(
+        r##"
+name: t
+namespace_name: n
+input_schema: &schema
+  $defs:
+    n:
+      allOf:
+        - {properties: {a: {$ref: "#/$defs/n"}}}
+        - {properties: {a: {$ref: "#/$defs/n"}}}
+  $ref: "#/$defs/n"
+steps:
+  - {name: a, handler: {callable: c}, result_schema: *schema}
+"##,
+    );
+    let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!({"a": inner}));
+    assert_eq!(compiled.validate_input(&nested(8)), Ok(()));
+    for refused in [compiled.validate_input(&nested(60)), compiled.validate_result(0, &nested(60))] {
+        let refused = refused.expect_err("it would take for ever").to_string();
+        assert!(refused.contains("would take more than 10000000 steps; make the value smaller"), "{refused}");
+    }
+}
+
+#[test]
+fn a_value_that_is_wrong_everywhere_is_refused_without_listing_it_all() {
+    let source = |items: &str| {
+        format!(
+            "name: t\nnamespace_name: n\ninput_schema: {{items: {items}}}\nsteps:\n  - {{name: a, handler: {{callable: c}}}}\n"
+        )
+    };
+    let wrong = json!(vec![1; 120_000]);
+    let refused = compiled(&source("{type: string}")).validate_input(&wrong).unwrap_err();
+    assert_eq!(refused.to_string(), "/0: 1 is not of type \"string\"; and more");
+    let any = format!("{{anyOf: [{}]}}", vec!["{type: string}"; 20].join(", "));
+    let refused = compiled(&source(&any)).validate_input(&wrong).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "/0: 1 is not valid under any of the schemas listed in the 'anyOf' keyword; and more"
+    );
+    let deep = format!(
+        "{{name: t, namespace_name: n, input_schema: {{anyOf: [{{items: {any}}}]}}, steps: [{{name: a, handler: {{callable: c}}}}]}}"
+    );
+    let refused = compiled(&deep).validate_input(&wrong).unwrap_err();
+    assert!(refused.to_string().contains("in so many ways that they are not listed"), "{refused}");
+}
+
+#[test]
+fn the_deepest_check_fits_a_thread_of_two_mebibytes() {
+    let chain = |tail: &str, length: usize| {
+        let next = |n: usize| format!("    d{n}: {{oneOf: [{{allOf: [{{$ref: \"#/$defs/d{}\"}}]}}]}}\n", n + 1);
+        let definitions: String = (0..length).map(next).collect();
+        format!(
+            "name: t\nnamespace_name: n\ninput_schema:\n  $ref: \"#/$defs/d0\"\n  $defs:\n{definitions}    \
+             d{length}: {tail}\nsteps:\n  - {{name: a, handler: {{callable: c}}}}\n"
+        )
+    };
+    let check = move || {
+        let compiled = compiled(&chain("{type: integer}", 330));
+        assert_eq!(compiled.validate_input(&json!(1)), Ok(()));
+        assert!(compiled.validate_input(&json!("x")).is_err());
+        let refused = compiled_deeper(&chain("{type: integer}", 400)).expect_err("it is too deep");
+        assert!(refused.contains("more than 1000 schemas inside each other"), "{refused}");
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(check).unwrap().join().unwrap();
+}
+
+fn compiled_deeper(source: &str) -> Result<(), String> {
+    compiled(source).validate_input(&json!(1)).map_err(|refused| refused.to_string())
+}
+
+#[test]
 fn results_are_checked_by_step_and_anything_goes_without_a_schema() {
     let compiled = compiled(SOURCE);
     let (a, b) = (compiled.index("a").unwrap(), compiled.index("b").unwrap());

@@ -1,22 +1,23 @@
 //! What a program's environment has.
 
+use super::CommandSettings;
 use crate::handler::{HandlerError, StepContext, document::Placeholders};
 use std::{collections::BTreeMap, env, process::Command};
 
-/// Replaces the environment of `command`: the worker's variables that `allowed` names, the ids of the step, and the
-/// step's own `env`, which wins.
+/// Replaces the environment of `command`: the worker's variables that `allowed_environment` names, the ids of the step, and
+/// the step's own `env`, which wins, as far as `allowed_step_environment` goes.
 ///
 /// # Errors
 /// A permanent failure that names the variable.
 pub(super) fn set(
     command: &mut Command,
     context: &StepContext,
-    allowed: &[String],
+    settings: &CommandSettings,
     own: &BTreeMap<String, String>,
     placeholders: &Placeholders,
 ) -> Result<(), HandlerError> {
     command.env_clear();
-    command.envs(allowed.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+    command.envs(settings.allowed_environment.iter().filter_map(|name| Some((name, env::var_os(name)?))));
     command.env("TASKER_TASK_ID", context.task_id.to_string());
     command.env("TASKER_STEP_ID", context.step_id.to_string());
     command.env("TASKER_CORRELATION_ID", context.correlation_id.to_string());
@@ -24,41 +25,24 @@ pub(super) fn set(
     command.env("TASKER_IDEMPOTENCY_KEY", context.idempotency_key());
     command.envs(context.traceparent.as_ref().map(|traceparent| ("TRACEPARENT", traceparent)));
     for (name, text) in own {
-        check(name)?;
+        check(name, &settings.allowed_step_environment)?;
         command.env(name, placeholders.text(&format!("env.{name}"), text)?);
     }
     Ok(())
 }
 
-/// Beginnings of variables by which the loader, or an interpreter, runs other code inside an allowed program.
-const LOADERS: [&str; 5] = ["LD_", "DYLD_", "BASH_FUNC_", "PERL5", "RUBY"];
-
-/// Such variables that are known by their whole name.
-const INTERPRETERS: [&str; 15] = [
-    "PATH",
-    "GCONV_PATH",
-    "GLIBC_TUNABLES",
-    "BASH_ENV",
-    "ENV",
-    "SHELLOPTS",
-    "PS4",
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONSTARTUP",
-    "NODE_OPTIONS",
-    "NODE_PATH",
-    "JAVA_TOOL_OPTIONS",
-    "_JAVA_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-];
-
-/// A step chooses among programs that are allowed, so it must not choose what else they run.
-fn check(name: &str) -> Result<(), HandlerError> {
+/// A step chooses among programs that are allowed, so it must not choose what else they run; and many a variable makes a
+/// program load or run something else.
+fn check(name: &str, allowed: &[String]) -> Result<(), HandlerError> {
+    let covers = |entry: &String| match entry.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == entry,
+    };
     let reason = if name.is_empty() || name.contains(['=', '\0']) {
         "is no name of a variable"
-    } else if LOADERS.iter().any(|beginning| name.starts_with(beginning)) || INTERPRETERS.contains(&name) {
-        "is not allowed: it changes what the program loads; where it is needed, set it for the worker and name it in \
-         `worker.command.allowed_environment`"
+    } else if !allowed.iter().any(covers) {
+        "is not allowed on this worker; to allow it, add it to `worker.command.allowed_step_environment`, unless it makes \
+         programs run something else"
     } else {
         return Ok(());
     };

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `argv` | the program and its arguments; the program must be allowed by the worker's settings |
 //! | `cwd` | the working directory, an absolute path; the worker's own unless given |
-//! | `env` | further environment variables, name to text |
+//! | `env` | further environment variables, name to text; the worker's settings must allow them |
 //! | `output` | `json` (standard output is the result; the default) or `text` (the result is `{"stdout": …}`) |
 //! | `permanent_exit_codes` | exit codes that fail the step for good |
 //! | `retryable_exit_codes` | where given, only these codes and 75 are tried again; otherwise every code but 0 is |
@@ -48,6 +48,8 @@ pub struct CommandSettings {
     pub allowed_programs: Vec<String>,
     /// The worker's environment variables that programs see.
     pub allowed_environment: Vec<String>,
+    /// The variables that a step's own `env` may set; `X_*` is every one that begins with `X_`, and `*` is all.
+    pub allowed_step_environment: Vec<String>,
     /// The largest standard output, in bytes; a program that writes more is killed.
     pub max_output_bytes: usize,
     /// The time between SIGTERM and SIGKILL, in milliseconds; keep it below the worker's own grace.
@@ -60,6 +62,7 @@ impl Default for CommandSettings {
             enabled: false,
             allowed_programs: Vec::new(),
             allowed_environment: ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"].map(str::to_owned).to_vec(),
+            allowed_step_environment: Vec::new(),
             max_output_bytes: 1024 * 1024,
             kill_grace_ms: 2_000,
         }
@@ -116,13 +119,7 @@ impl CommandHandler {
         if let Some(cwd) = &initialization.cwd {
             command.current_dir(directory(placeholders.text("cwd", cwd)?)?);
         }
-        environment::set(
-            &mut command,
-            context,
-            &self.settings.allowed_environment,
-            &initialization.env,
-            &placeholders,
-        )?;
+        environment::set(&mut command, context, &self.settings, &initialization.env, &placeholders)?;
         Ok(command)
     }
 }

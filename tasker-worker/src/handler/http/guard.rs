@@ -3,18 +3,16 @@
 //! The allowed hosts are compared with the URL and with every redirect; addresses are checked where they are resolved,
 //! and the connection goes to the addresses that passed.
 
+use super::address::{Kind, Range, meanings, plain};
 use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
-    redirect,
 };
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 use tasker_shared::url::without_secrets;
-
-const MAX_REDIRECTS: usize = 10;
 
 /// The call is not allowed; another attempt will not be either.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +26,13 @@ pub(super) enum Refused {
          allow it, add the address itself to `worker.http.allowed_hosts`"
     )]
     Address { host: String, address: IpAddr },
+    #[error(
+        "the host `{host}` has the address {address}, which is of this machine or of a private network; to allow it, add {add} \
+         to `worker.http.allowed_hosts`"
+    )]
+    Inside { host: String, address: IpAddr, add: &'static str },
     #[error("the redirect to `{0}` gives up encryption")]
     Downgrade(String),
-    #[error("more than {MAX_REDIRECTS} redirects")]
-    TooManyRedirects,
 }
 
 /// The worker's list, ready to compare.
@@ -52,6 +53,7 @@ enum Pattern {
     Below(String),
     Host(String),
     Address(IpAddr),
+    Range(Range),
 }
 
 impl Guard {
@@ -70,22 +72,6 @@ impl Guard {
             Err(_) => Ok(()),
         }
     }
-
-    /// Follows a redirect to an allowed host.
-    pub(super) fn follow(&self, attempt: redirect::Attempt<'_>) -> redirect::Action {
-        if attempt.previous().len() > MAX_REDIRECTS {
-            return attempt.error(Refused::TooManyRedirects);
-        }
-        let was_encrypted = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
-        if was_encrypted && attempt.url().scheme() != "https" {
-            let host = attempt.url().host_str().unwrap_or_default().to_owned();
-            return attempt.error(Refused::Downgrade(host));
-        }
-        match self.check(attempt.url()) {
-            Ok(()) => attempt.follow(),
-            Err(refused) => attempt.error(refused),
-        }
-    }
 }
 
 impl Resolve for Guard {
@@ -102,58 +88,29 @@ impl Resolve for Guard {
     }
 }
 
+/// Whether `host`, which the list allows, may have `address`.
 fn check_address(allowed: &[Allowed], host: &str, address: IpAddr) -> Result<(), Refused> {
-    let plain = plain(address);
-    let listed = |entry: &Allowed| matches!(entry.host, Pattern::Address(listed) if listed == plain);
-    if !is_forbidden(plain) || allowed.iter().any(listed) {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if allowed.iter().any(|entry| matches!(entry.host, Pattern::Address(listed) if listed == plain(address))) {
         return Ok(());
     }
-    Err(Refused::Address { host: host.to_owned(), address })
-}
-
-/// The IPv4 address inside an IPv6 address that only wraps one, in any of the ways in which the network unwraps it.
-fn plain(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    let (high, low) = match v6.segments() {
-        // the address itself, and this machine
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => return address,
-        // IPv4-mapped, and its forerunner, IPv4-compatible
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => (high, low),
-        // translated by NAT64, with the well-known prefix or one of the network's own
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => (high, low),
-        // translated by SIIT
-        [0, 0, 0, 0, 0xffff, 0, high, low] => (high, low),
-        // tunnelled by 6to4
-        [0x2002, high, low, ..] => (high, low),
-        // tunnelled by ISATAP
-        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => (high, low),
-        _ => return address,
-    };
-    Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into()
-}
-
-fn is_forbidden(address: IpAddr) -> bool {
-    match address {
-        // 100.100.100.200, 168.63.129.16 and 192.0.0.192 are metadata services outside 169.254.0.0/16; from 240.0.0.0
-        // on nothing is assigned, and the last address is a broadcast.
-        IpAddr::V4(v4) => {
-            v4.is_link_local()
-                || v4.is_multicast()
-                || matches!(
-                    v4.octets(),
-                    [0 | 240..=255, ..] | [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192]
-                )
-        }
-        // fd00:ec2::/32 and fd20:ce::254 are metadata services; fec0::/10 was local to a site; 2001::/32 is a tunnel whose
-        // end cannot be told.
-        IpAddr::V6(v6) => {
-            v6.is_unicast_link_local()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6 == Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)
-                || matches!(v6.segments(), [0xfd00, 0xec2, ..] | [0xfec0..=0xfeff, ..] | [0x2001, 0, ..])
+    let any = allowed.iter().any(|entry| matches!(entry.host, Pattern::Any));
+    let named = allowed.iter().any(|entry| matches!(&entry.host, Pattern::Host(name) if *name == host));
+    let local = host == "localhost" || host.ends_with(".localhost");
+    for meaning in meanings(address) {
+        let in_range =
+            || allowed.iter().any(|entry| matches!(&entry.host, Pattern::Range(range) if range.has(meaning)));
+        let inside = |add| Err(Refused::Inside { host: host.clone(), address, add });
+        match Kind::of(meaning) {
+            Kind::Never => return Err(Refused::Address { host, address }),
+            Kind::Public => {}
+            Kind::ThisMachine if any || (named && local) || in_range() => {}
+            Kind::Private if any || named || in_range() => {}
+            Kind::ThisMachine => return inside("the address itself"),
+            Kind::Private => return inside("the name itself, the address or its range (such as `10.0.0.0/8`)"),
         }
     }
+    Ok(())
 }
 
 impl Allowed {
@@ -163,6 +120,7 @@ impl Allowed {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let host = match (host, host.parse::<IpAddr>()) {
             ("*", _) => Pattern::Any,
+            _ if let Some(range) = Range::read(&entry) => Pattern::Range(range),
             (_, Ok(address)) => Pattern::Address(plain(address)),
             (host, Err(_)) => match host.strip_prefix("*.") {
                 Some(parent) => Pattern::Below(format!(".{parent}")),
@@ -178,6 +136,7 @@ impl Allowed {
             Pattern::Below(parent) => host.ends_with(parent.as_str()),
             Pattern::Host(name) => name == host,
             Pattern::Address(address) => host.parse().is_ok_and(|host| plain(host) == *address),
+            Pattern::Range(range) => host.parse().is_ok_and(|host| range.has(plain(host))),
         };
         same && self.port.is_none_or(|allowed| allowed == port)
     }
@@ -206,7 +165,7 @@ fn host_of(url: &Url) -> Option<(String, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Guard, Refused};
+    use super::{Allowed, Guard, Refused, check_address};
     use reqwest::dns::Resolve;
 
     fn check(allowed: &[&str], url: &str) -> Result<(), Refused> {
@@ -230,6 +189,11 @@ mod tests {
             ("[::1]:80", "http://[::1]/", true),
             ("::1", "http://[::1]:81/", true),
             ("*", "http://anything.example/", true),
+            ("10.0.0.0/8", "http://10.1.2.3/", true),
+            ("10.0.0.0/8", "http://11.1.2.3/", false),
+            ("127.0.0.0/8", "http://127.1/", true),
+            ("fd00::/16", "http://[fd00::1]/", true),
+            ("0.0.0.0/0", "http://a.example/", false),
         ] {
             assert_eq!(check(&[allowed], url).is_ok(), expected, "{allowed} {url}");
         }
@@ -267,6 +231,9 @@ mod tests {
             "http://[::ffff:0:169.254.169.254]/",
             "http://[64:ff9b:1::a9fe:a9fe]/",
             "http://[64:ff9b:1:2:3:4:a9fe:a9fe]/",
+            "http://[64:ff9b:1:a9fe:a9:fe00::]/",
+            "http://[64:ff9b:1:a9:fe:a9fe::]/",
+            "http://[64:ff9b:1:2:a9:fea9:fe00:0]/",
             "http://[2002:a9fe:a9fe::1]/",
             "http://[2001:db8::5efe:169.254.169.254]/",
             "http://[2001:db8::200:5efe:a9fe:a9fe]/",
@@ -283,6 +250,7 @@ mod tests {
         ] {
             assert!(matches!(check(&["*"], url), Err(Refused::Address { .. })), "{url}");
         }
+        assert!(matches!(check(&["0.0.0.0/0"], "http://169.254.169.254/"), Err(Refused::Address { .. })));
         assert_eq!(check(&["*", "169.254.169.254"], "http://169.254.169.254/"), Ok(()));
         assert_eq!(check(&["169.254.169.254"], "http://[::ffff:169.254.169.254]/"), Ok(()));
     }
@@ -312,6 +280,52 @@ mod tests {
         {
             assert!(matches!(check(&["*"], url), Err(Refused::Scheme(_))), "{url}");
         }
+        let refused = check(&["*"], "ftp://user:secret@a.example/x?token=secret#secret").expect_err("it is no http");
+        assert_eq!(
+            refused.to_string(),
+            "`ftp://***@a.example/x?token=***#***` is not an http or https URL with a host"
+        );
+    }
+
+    #[test]
+    fn names_lead_inside_only_where_that_is_listed() {
+        let leads = |allowed: &[&str], host: &str, address: &str| {
+            let allowed: Vec<Allowed> = allowed.iter().map(|entry| Allowed::read(entry)).collect();
+            check_address(&allowed, host, address.parse().expect("it is an address"))
+        };
+        let (public, private, this_machine) = ("93.184.216.34", "10.1.2.3", "127.0.0.1");
+        for (allowed, host, address, expected) in [
+            (&["a.example"][..], "a.example", public, true),
+            (&["a.example"], "a.example", private, true),
+            (&["a.example:80"], "A.example.", private, true),
+            (&["a.example"], "a.example", "fd12::1", true),
+            (&["a.example"], "a.example", "100.64.0.1", true),
+            (&["a.example"], "a.example", this_machine, false),
+            (&["a.example"], "a.example", "::1", false),
+            (&["a.example"], "a.example", "127.9.9.9", false),
+            (&["a.example"], "a.example", "::ffff:127.0.0.1", false),
+            (&["a.example", "127.0.0.1"], "a.example", this_machine, true),
+            (&["a.example", "127.0.0.0/8"], "a.example", this_machine, true),
+            (&["localhost"], "localhost", this_machine, true),
+            (&["localhost:8080"], "localhost", "::1", true),
+            (&["*.example"], "a.example", public, true),
+            (&["*.example"], "a.example", private, false),
+            (&["*.example"], "a.example", "172.16.0.1", false),
+            (&["*.example"], "a.example", "192.168.0.1", false),
+            (&["*.example"], "a.example", "100.64.0.1", false),
+            (&["*.example"], "a.example", "fd12::1", false),
+            (&["*.example"], "a.example", "64:ff9b:1::10.1.2.3", false),
+            (&["*.example"], "a.example", "64:ff9b:1::93.184.216.34", true),
+            (&["*.example", "10.0.0.0/8"], "a.example", private, true),
+            (&["*.example", "a.example"], "a.example", private, true),
+            (&["*"], "a.example", private, true),
+            (&["*"], "a.example", this_machine, true),
+            (&["*", "169.254.0.0/16"], "a.example", "169.254.169.254", false),
+        ] {
+            assert_eq!(leads(allowed, host, address).is_ok(), expected, "{allowed:?} {host} {address}");
+        }
+        let refused = leads(&["a.example"], "a.example", this_machine).expect_err("it is this machine").to_string();
+        assert!(refused.contains("add the address itself to `worker.http.allowed_hosts`"), "{refused}");
     }
 
     #[tokio::test]

@@ -21,8 +21,10 @@
 //! `traceparent`, unless the step sets these itself. Proxies named by the worker's environment are not used, so that
 //! the address that was checked is the one that is called.
 
+mod address;
 mod guard;
 mod hosts;
+mod redirect;
 mod request;
 mod response;
 #[cfg(test)]
@@ -32,7 +34,7 @@ use super::{HandlerError, HandlerType, StepContext, StepHandler};
 use guard::Guard;
 use hosts::Hosts;
 use request::Call;
-use reqwest::{Client, redirect};
+use reqwest::{Client, redirect::Policy as Redirects};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -45,8 +47,8 @@ pub struct HttpSettings {
     /// Whether it does anything at all.
     pub enabled: bool,
     /// The hosts that may be called: `api.example.com`, `*.example.com` (any host below it), with `:port` to allow
-    /// one port only, or `*` for every host. Link-local and metadata addresses are refused unless they are listed
-    /// as addresses.
+    /// one port only, an address, a range such as `10.0.0.0/8`, or `*` for every host. Where a name may lead is told in
+    /// `docs/handlers.md`.
     pub allowed_hosts: Vec<String>,
     /// The largest response body, in bytes.
     pub max_response_bytes: usize,
@@ -100,7 +102,6 @@ impl HttpHandler {
         let call = Call::of(context)?;
         self.guard.check(call.url()).map_err(HandlerError::fail)?;
         let limit = Duration::from_millis(call.timeout_ms().unwrap_or(u64::MAX).min(self.settings.timeout_ms));
-        let request = call.request(client, context)?.timeout(limit);
         let name = format!(
             "{}:{}",
             call.url().host_str().unwrap_or_default(),
@@ -111,7 +112,10 @@ impl HttpHandler {
                 format!("{} was not called: it failed time after time, and is left alone for a while", call.shown());
             HandlerError::not_tried(message).after(wait)
         })?;
-        let answer = response::receive(request, &call, limit, self.settings.max_response_bytes).await;
+        let answer = match redirect::send(client, &self.guard, &call, context, limit).await {
+            Ok(response) => response::receive(response, &call, limit, self.settings.max_response_bytes).await,
+            Err(error) => Err(error),
+        };
         match &answer {
             Err(error) if error.blames_host() => under_way.failed(),
             _ => under_way.succeeded(),
@@ -143,13 +147,13 @@ impl StepHandler for HttpHandler {
 fn client(guard: &Arc<Guard>) -> Result<Client, String> {
     // An error means that a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let redirects = Arc::clone(guard);
     Client::builder()
         .user_agent(concat!("tasker-worker/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .dns_resolver(Arc::clone(guard))
         .connect_timeout(Duration::from_secs(10))
-        .redirect(redirect::Policy::custom(move |attempt| redirects.follow(attempt)))
+        .redirect(Redirects::none())
+        .referer(false)
         .build()
         .map_err(|error| HandlerError::retry(error).message().to_owned())
 }

@@ -11,7 +11,7 @@ use reqwest::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use tasker_shared::url::without_secrets;
+use tasker_shared::{template::headers, url::without_secrets};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +56,14 @@ pub(super) struct Call {
     body: Option<Value>,
 }
 
+/// Where a request goes: to the step's `url`, or to where a redirect leads.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) with_body: bool,
+}
+
 impl Call {
     /// Reads the step's `initialization`.
     ///
@@ -85,14 +93,9 @@ impl Call {
         self.initialization.result
     }
 
-    /// `POST https://host/path`: for messages, without query, which may hold secrets.
+    /// `POST https://host/path`: for messages.
     pub(super) fn shown(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        url.set_fragment(None);
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        format!("{} {url}", self.method)
+        format!("{} {}", self.method, without_secrets(self.url.as_str()))
     }
 
     pub(super) fn is_success(&self, status: StatusCode) -> bool {
@@ -111,22 +114,31 @@ impl Call {
         KEPT.contains(&name) || self.initialization.response_headers.iter().any(|kept| kept.eq_ignore_ascii_case(name))
     }
 
-    /// The request, ready to be sent.
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The request to `to`, ready to be sent. What the step itself says about headers goes to the origin of its `url` alone.
     ///
     /// # Errors
     /// A permanent failure when the body is not JSON.
-    pub(super) fn request(&self, client: &Client, context: &StepContext) -> Result<RequestBuilder, HandlerError> {
-        let mut headers = self.headers.clone();
+    pub(super) fn request(
+        &self,
+        client: &Client,
+        context: &StepContext,
+        to: &Target,
+    ) -> Result<RequestBuilder, HandlerError> {
+        let mut headers = if to.url.origin() == self.url.origin() { self.headers.clone() } else { HeaderMap::new() };
         set_default(&mut headers, HeaderName::from_static("idempotency-key"), &context.idempotency_key());
         set_default(&mut headers, ACCEPT, "application/json, */*;q=0.5");
         if let Some(traceparent) = &context.traceparent {
             set_default(&mut headers, HeaderName::from_static("traceparent"), traceparent);
         }
-        let body = self.body_bytes(context)?;
+        let body = if to.with_body { self.body_bytes(context)? } else { None };
         if let Some((_, content_type)) = &body {
             set_default(&mut headers, CONTENT_TYPE, content_type);
         }
-        let request = client.request(self.method.clone(), self.url.clone()).headers(headers);
+        let request = client.request(to.method.clone(), to.url.clone()).headers(headers);
         Ok(if let Some((bytes, _)) = body { request.body(bytes) } else { request })
     }
 
@@ -161,15 +173,18 @@ fn url(placeholders: &Placeholders, initialization: &Initialization) -> Result<U
 }
 
 fn headers(placeholders: &Placeholders, texts: &BTreeMap<String, String>) -> Result<HeaderMap, HandlerError> {
-    let mut headers = HeaderMap::new();
+    let mut filled = HeaderMap::new();
     for (name, text) in texts {
         let key = format!("headers.{name}");
         let value = placeholders.text(&key, text)?;
         let bad = |what: &str| HandlerError::fail(format!("`{key}` has a {what} that HTTP does not allow"));
+        if headers::belongs_to_connection(name) {
+            return Err(HandlerError::fail(format!("`{key}` cannot be sent: {}", headers::REASON)));
+        }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("name"))?;
-        headers.insert(name, HeaderValue::from_str(&value).map_err(|_| bad("value"))?);
+        filled.insert(name, HeaderValue::from_str(&value).map_err(|_| bad("value"))?);
     }
-    Ok(headers)
+    Ok(filled)
 }
 
 fn set_default(headers: &mut HeaderMap, name: HeaderName, value: &str) {

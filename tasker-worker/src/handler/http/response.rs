@@ -7,7 +7,7 @@ use super::{
 use crate::handler::HandlerError;
 use chrono::{DateTime, Utc};
 use reqwest::{
-    RequestBuilder, Response,
+    Response,
     header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER},
 };
 use serde_json::{Map, Value, json};
@@ -22,18 +22,16 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much of an error response is kept.
 const KEPT_BODY: usize = 2 * 1024;
 
-/// Sends the request and maps the answer.
+/// Maps an answer to the step's result.
 ///
 /// # Errors
-/// Retryable: no answer, and the statuses that the step retries. Permanent: other statuses, refused hosts, bodies that
-/// are too large.
+/// Retryable: no whole answer, and the statuses that the step retries. Permanent: other statuses, bodies that are too large.
 pub(super) async fn receive(
-    request: RequestBuilder,
+    response: Response,
     call: &Call,
     limit: Duration,
     max_bytes: usize,
 ) -> Result<Value, HandlerError> {
-    let response = request.send().await.map_err(|error| no_answer(call, limit, error))?;
     if !call.is_success(response.status()) {
         return Err(bad_status(call, response).await);
     }
@@ -151,7 +149,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn no_answer(call: &Call, limit: Duration, error: reqwest::Error) -> HandlerError {
+/// Why no answer came, or not all of it.
+pub(super) fn no_answer(call: &Call, limit: Duration, error: reqwest::Error) -> HandlerError {
     if let Some(refused) = refusal(&error) {
         return HandlerError::fail(format!("{}: {refused}", call.shown()));
     }

@@ -25,12 +25,17 @@ async fn seen(method: Method, headers: HeaderMap, RawQuery(query): RawQuery, bod
         "idempotency_key": header("idempotency-key"),
         "traceparent": header("traceparent"),
         "x_order": header("x-order"),
+        "referer": header("referer"),
     }))
 }
 
 async fn status(Path(code): Path<u16>) -> impl IntoResponse {
     let code = StatusCode::from_u16(code).expect("a test asks for real statuses");
     (code, [("retry-after", "7"), ("x-request-id", "r1")], "the reason")
+}
+
+async fn moved(Path(code): Path<u16>) -> impl IntoResponse {
+    (StatusCode::from_u16(code).expect("a test asks for real statuses"), [("location", "/seen")])
 }
 
 fn endless() -> Body {
@@ -58,6 +63,7 @@ async fn server() -> SocketAddr {
         .route("/bytes", get(|| async { vec![0xff_u8, 0xfe] }))
         .route("/empty", get(|| async { StatusCode::NO_CONTENT }))
         .route("/broken", get(move || async move { (json_type, "{\"a\":") }))
+        .route("/moved/{code}", any(moved))
         .route("/here", get(|| async { Redirect::temporary("/seen") }))
         .route("/elsewhere", get(move || async move { Redirect::temporary(&elsewhere) }))
         .route("/metadata", get(|| async { Redirect::temporary("http://169.254.169.254/latest") }))
@@ -168,8 +174,8 @@ async fn text_and_nothing_are_results_too() {
 #[tokio::test]
 async fn statuses_that_pass_are_tried_again_after_the_asked_delay() {
     for code in [408, 425, 429, 500, 502, 503, 504] {
-        let error = failed(|base| json!({"url": format!("{base}/status/{code}?secret=1")})).await;
-        assert!(error.message().contains(&format!("/status/{code} answered {code}")), "{error}");
+        let error = failed(|base| json!({"url": format!("{base}/status/{code}?key=secret")})).await;
+        assert!(error.message().contains(&format!("/status/{code}?key=*** answered {code}")), "{error}");
         assert!(!error.message().contains("secret"), "{error}");
         assert_eq!(error.asked_delay(), Some(Duration::from_secs(7)));
         let details = error.details().expect("it has details");
@@ -252,6 +258,49 @@ async fn redirects_are_followed_to_allowed_hosts_only() {
 }
 
 #[tokio::test]
+async fn what_a_step_says_in_headers_stays_with_the_origin_that_it_names() {
+    let call = |path: &'static str| async move {
+        let base = format!("http://{}", server().await);
+        let headers = json!({"X-Order": "7", "Referer": "https://a.example/?secret"});
+        let step = step(json!({"url": format!("{base}{path}?secret=1"), "headers": headers, "result": "body"}));
+        handler("*").call(step).await.expect("it answers")
+    };
+    let here = call("/here").await;
+    assert_eq!((&here["x_order"], &here["traceparent"]), (&json!("7"), &json!("00-0af7-b7ad-01")));
+    let elsewhere = call("/elsewhere").await;
+    assert_eq!((&elsewhere["x_order"], &elsewhere["referer"]), (&Value::Null, &Value::Null));
+    assert_eq!(elsewhere["traceparent"], json!("00-0af7-b7ad-01"));
+    let result = super::tests::call(|base| json!({"url": format!("{base}/here?secret=1"), "result": "body"})).await;
+    assert_eq!(result.expect("it answers")["referer"], Value::Null);
+}
+
+#[tokio::test]
+async fn redirects_ask_for_a_page_or_for_the_same_again() {
+    for (code, method, body) in
+        [(301, "GET", ""), (302, "GET", ""), (303, "GET", ""), (307, "PUT", "b"), (308, "PUT", "b")]
+    {
+        let seen =
+            call(|base| json!({"url": format!("{base}/moved/{code}"), "method": "PUT", "body": "b", "result": "body"}));
+        let seen = seen.await.expect("it answers");
+        assert_eq!((&seen["method"], &seen["body"]), (&json!(method), &json!(body)), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn messages_show_no_passwords_and_no_queries() {
+    for url in [
+        "http://user:secret@127.0.0.1:99999/?token=secret",
+        "ftp://user:secret@127.0.0.1/?token=secret#secret",
+        "//user:secret@h/x?secret",
+        "http://user:secret@127.0.0.1:1/?token=secret",
+        "mailto:secret@a.example",
+    ] {
+        let error = handler("127.0.0.1").call(step(json!({"url": url}))).await.expect_err(url);
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn metadata_services_are_out_of_reach_even_where_every_host_is_allowed() {
     let base = format!("http://{}", server().await);
     for url in ["http://169.254.169.254/latest".to_owned(), format!("{base}/metadata"), "http://0.0.0.0/".to_owned()] {
@@ -279,6 +328,12 @@ async fn mistakes_in_the_step_are_permanent_and_named() {
         (json!({"url": "//u:SECRET@host"}), "`url` is `***`, which is no URL"),
         (json!({"url": "ftp://u:SECRET@host"}), "ftp://***@host"),
         (json!({"url": "ftp://127.0.0.1/"}), "not an http or https URL"),
+        (
+            json!({"url": "http://127.0.0.1/", "headers": {"Content-Length": "400"}}),
+            "`headers.Content-Length` cannot be sent",
+        ),
+        (json!({"url": "http://127.0.0.1/", "headers": {"host": "other"}}), "`headers.host` cannot be sent"),
+        (json!({"url": "http://127.0.0.1/", "headers": {"{{ 'te' }}": "x"}}), "`headers.{{ 'te' }}` has a name"),
         (json!({"url": "http://127.0.0.1/{{ input.nothing }}"}), "`url` of step `step` cannot be filled"),
         (json!({"url": "http://127.0.0.1/", "method": "G E T"}), "`method` is `G E T`"),
         (json!({"url": "http://127.0.0.1/", "headers": {"a b": "c"}}), "`headers.a b` has a name"),
