@@ -564,6 +564,8 @@ async fn a_time_beyond_what_is_stored_is_refused() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_everybody_may_do_everything_a_service_answers_to_the_names_of_this_machine_alone() -> Result<()> {
+    // another test may have been first
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let database = TestDatabase::create().await?;
     let http = reqwest::Client::new();
     for program in [ORCHESTRATION, WORKER] {
@@ -592,6 +594,8 @@ async fn while_everybody_may_do_everything_a_service_answers_to_the_names_of_thi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_make_room_for_those_who_ask() -> Result<()> {
+    // another test may have been first
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let database = TestDatabase::create().await?;
     for (program, setting) in [
         (ORCHESTRATION, "TASKER__ORCHESTRATION__MAX_HTTP_CONNECTIONS"),
