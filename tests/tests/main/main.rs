@@ -20,6 +20,7 @@ mod fuzz;
 mod graphs;
 mod handlers;
 mod http;
+mod identity;
 mod interleave;
 mod layers;
 mod leases;
