@@ -10,7 +10,7 @@ use tasker_shared::{
     id::TaskId,
     metrics::Metrics,
     runtime::Bell,
-    storage::{Gate, Passed},
+    storage::{Gate, Passed, retention},
     telemetry::Tracing,
 };
 use tasker_tests::{
@@ -79,6 +79,40 @@ async fn a_key_is_one_task_of_a_template_in_all_its_versions() -> Result<()> {
     assert_ne!(other, by_service.task_id);
     system.ended(other).await?;
     assert_eq!(system.count("select count(*) from tasker.tasks").await?, 4);
+    system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_kept_from_before_keys_counted_in_all_versions_is_found_until_it_is_removed() -> Result<()> {
+    let system = start().await?;
+    system.apply(&version("1.0.0")).await?;
+    let kept = one(&system, keyed("k", None, json!({}))).await?;
+    system.ended(kept.task_id).await?;
+    system
+        .execute(
+            "update tasker.templates set keyed_by_version = true;
+             update tasker.tasks set identity_hash =
+                 sha256(convert_to(jsonb_build_array(namespace, name, version, 'key', idempotency_key)::text, 'UTF8'))",
+        )
+        .await?;
+    system.apply(&version("1.1.0")).await?;
+    for asked in [None, Some("1.0.0"), Some("1.1.0")] {
+        let repeated = one(&system, keyed("k", asked, json!({}))).await?;
+        assert_eq!((repeated.task_id, repeated.created), (kept.task_id, false));
+    }
+    let batch = vec![keyed("k", None, json!({})), keyed("l", None, json!({})), keyed("l", Some("1.0.0"), json!({}))];
+    let answers = submit::submit(&system.orchestration, batch).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(answers.iter().map(|a| a.created).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(by_sql(&system, "'free', idempotency_key => 'k'").await?, kept.task_id);
+    let mut session = system.database.begin("test").await?;
+    retention::delete(&mut session, &[kept.task_id]).await?;
+    session.commit().await?;
+    let again = one(&system, keyed("k", Some("1.0.0"), json!({}))).await?;
+    assert!(again.created);
+    assert_eq!(by_sql(&system, "'free', idempotency_key => 'k'").await?, again.task_id);
+    for task in [again.task_id, answers[1].task_id] {
+        system.ended(task).await?;
+    }
     system.finish().await
 }
 
