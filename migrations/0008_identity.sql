@@ -7,7 +7,7 @@ alter table tasker.templates alter column keyed_by_version set default false;
 comment on column tasker.templates.keyed_by_version
     is 'Whether it may have tasks from before migration 8, whose keys count for this version alone; their hashes are looked for too.';
 
--- These two call nothing that changes, and are called stable for PostgreSQL to take them apart: it asks that no part is less than the whole.
+-- Nothing in it changes. It is called stable, as jsonb_build_array is: only then PostgreSQL puts its body in the place of the call.
 create function tasker.key_hash(namespace text, name text, idempotency_key text) returns bytea
 language sql stable parallel safe
 as $$
