@@ -69,7 +69,7 @@ pub async fn submit(
 async fn submit_once(orchestration: &Orchestration, asked: Vec<SubmitTask>) -> Result<Answers, Error> {
     let mut committed = Committed::new();
     let mut session = orchestration.database().begin("submit").await?;
-    let (mut answers, accepted) = accept(orchestration, &mut session, asked).await?;
+    let Checked { mut answers, accepted, outgrown } = accept(orchestration, &mut session, asked).await?;
     let created: HashSet<TaskId> = match accepted.as_slice() {
         [] => HashSet::new(),
         _ => {
@@ -77,22 +77,29 @@ async fn submit_once(orchestration: &Orchestration, asked: Vec<SubmitTask>) -> R
             tasks::insert(&mut session, &new).await?.into_iter().collect()
         }
     };
-    let repeats: Vec<&(usize, NewTask, Arc<Compiled>)> =
-        accepted.iter().filter(|(_, task, _)| !created.contains(&task.id)).collect();
-    if !repeats.is_empty() {
-        let questions: Vec<&NewTask> = repeats.iter().map(|(_, task, _)| task).collect();
+    let repeats =
+        accepted.iter().filter(|(_, task, _)| !created.contains(&task.id)).map(|(place, task, _)| (*place, task));
+    let perhaps = outgrown.iter().map(|(place, task, _)| (*place, task));
+    let (places, questions): (Vec<usize>, Vec<&NewTask>) = repeats.chain(perhaps).unzip();
+    if !questions.is_empty() {
+        let refused: HashSet<usize> = outgrown.iter().map(|(place, ..)| *place).collect();
         for existing in tasks::existing(&mut session, &questions).await? {
-            let Some((place, ..)) = usize::try_from(existing.question - 1).ok().and_then(|i| repeats.get(i)) else {
+            let Some(place) = usize::try_from(existing.question - 1).ok().and_then(|i| places.get(i)) else {
                 continue;
             };
-            answers[*place] = Some(Ok(Submitted {
-                task_id: existing.id,
-                correlation_id: existing.correlation_id,
-                created: false,
-                state: existing.state,
-            }));
+            if existing.same_input || !refused.contains(place) {
+                answers[*place] = Some(Ok(Submitted {
+                    task_id: existing.id,
+                    correlation_id: existing.correlation_id,
+                    created: false,
+                    state: existing.state,
+                }));
+            }
         }
-        if repeats.iter().any(|(place, ..)| answers[*place].is_none()) {
+        for (place, _, refusal) in outgrown {
+            answers[place].get_or_insert(Err(refusal));
+        }
+        if places.iter().any(|place| answers[*place].is_none()) {
             session.rollback().await?;
             return Ok(answers);
         }
@@ -125,14 +132,22 @@ async fn submit_once(orchestration: &Orchestration, asked: Vec<SubmitTask>) -> R
 }
 
 type Answers = Vec<Option<Result<Submitted, Error>>>;
-type Accepted = Vec<(usize, NewTask, Arc<Compiled>)>;
+
+/// What becomes of each submission, by its place among those asked.
+struct Checked {
+    answers: Answers,
+    accepted: Vec<(usize, NewTask, Arc<Compiled>)>,
+    /// Those with a key whose input the template refuses. What repeats a task of another version, which took that input, is no
+    /// less a repeat.
+    outgrown: Vec<(usize, NewTask, Error)>,
+}
 
 /// Checks each submission against its template.
 async fn accept(
     orchestration: &Orchestration,
     session: &mut Session,
     asked: Vec<SubmitTask>,
-) -> Result<(Answers, Accepted), Error> {
+) -> Result<Checked, Error> {
     let questions: Vec<_> =
         asked.iter().map(|task| (task.namespace.clone(), task.name.clone(), task.version.clone())).collect();
     let distinct: Vec<_> =
@@ -146,7 +161,7 @@ async fn accept(
     let now =
         if asked.iter().any(|task| task.run_at.is_some()) { Some(storage::tasks::now(session).await?) } else { None };
     let mut answers: Answers = Vec::with_capacity(asked.len());
-    let mut accepted = Vec::with_capacity(asked.len());
+    let (mut accepted, mut outgrown) = (Vec::with_capacity(asked.len()), Vec::new());
     let mut registered = None;
     for (place, (task, question)) in asked.into_iter().map(with_input).zip(questions).enumerate() {
         let found = ids.get(&question).and_then(|id| Some((*id, compiled.get(id)?)));
@@ -162,14 +177,29 @@ async fn accept(
             }
         };
         match checked {
-            Ok((task, template)) => {
-                accepted.push((place, task, template));
-                answers.push(None);
-            }
+            Ok((task, template)) => match check_input(&task, &template) {
+                Ok(()) => {
+                    accepted.push((place, task, template));
+                    answers.push(None);
+                }
+                Err(refusal) if task.submission.idempotency_key.is_some() => {
+                    outgrown.push((place, task, refusal));
+                    answers.push(None);
+                }
+                Err(refusal) => answers.push(Some(Err(refusal))),
+            },
             Err(refusal) => answers.push(Some(Err(refusal))),
         }
     }
-    Ok((answers, accepted))
+    Ok(Checked { answers, accepted, outgrown })
+}
+
+fn check_input(task: &NewTask, compiled: &Compiled) -> Result<(), Error> {
+    let template = compiled.template();
+    compiled.validate_input(&task.submission.input).map_err(|violation| Error::InputInvalid {
+        template: format!("{}/{}@{}", template.namespace, template.name, template.version),
+        violations: violation.violations.iter().map(ToString::to_string).collect(),
+    })
 }
 
 /// Nothing given is the empty object, as for `tasker.submit` in SQL: most schemas ask for an object.
@@ -221,10 +251,6 @@ fn check(
         let reason = "the template's identity_strategy is caller_provided; give a key".to_owned();
         return invalid("idempotency_key", reason);
     }
-    compiled.validate_input(&task.input).map_err(|violation| Error::InputInvalid {
-        template: format!("{}/{}@{}", template.namespace, template.name, template.version),
-        violations: violation.violations.iter().map(ToString::to_string).collect(),
-    })?;
     let caller: Option<TraceParent> = task.traceparent.as_deref().and_then(|text| text.parse().ok());
     let correlation_id =
         task.correlation_id.or(caller.map(|c| c.correlation_id)).unwrap_or_else(CorrelationId::generate);

@@ -28,7 +28,7 @@ pub struct SubmitTask {
     /// The input; must fulfil the template's `input_schema`. `{}` when not given, or null.
     #[serde(default)]
     pub input: Value,
-    /// A repeat with the same key answers with the task that exists.
+    /// A repeat with the same key answers with the task of this template that exists, whatever its version and input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Higher goes first: -100 to 100.

@@ -86,7 +86,7 @@ pub struct SubmitArgs {
     /// Not before this time: RFC 3339, or a delay like 'in 10m'
     #[arg(long, value_name = "TIME")]
     pub run_at: Option<Moment>,
-    /// A repeat with the same key answers with the task that exists
+    /// A repeat with the same key answers with the task of this template that exists, whatever its version and input
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
     /// The id that joins the task with its traces, logs and metrics

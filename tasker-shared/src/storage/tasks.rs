@@ -85,6 +85,8 @@ pub struct Existing {
     pub correlation_id: CorrelationId,
     /// Where it stands.
     pub state: TaskState,
+    /// Whether it has the input of the question.
+    pub same_input: bool,
 }
 
 /// The tasks with the identities of these submissions.
@@ -94,7 +96,7 @@ pub struct Existing {
 pub async fn existing(session: &mut Session, tasks: &[&NewTask]) -> Result<Vec<Existing>, Error> {
     let query = sqlx::query_as(
         "-- find_existing_tasks
-         select a.question, t.id, t.correlation_id, t.state
+         select a.question, t.id, t.correlation_id, t.state, t.input = a.input as same_input
            from unnest($1::uuid[], $2::text[], $3::jsonb[]) with ordinality a (template_id, idempotency_key, input, question)
            join tasker.templates p on p.id = a.template_id
            join tasker.tasks t on t.identity_hash = tasker.identity_hash(p, a.idempotency_key, a.input)",

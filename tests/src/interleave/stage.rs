@@ -79,7 +79,7 @@ impl Stage {
     /// Makes what was before.
     pub(super) async fn set(&mut self, scene: &Scene) -> Result<()> {
         self.template = scene.name.replace(' ', "_").replace(',', "");
-        self.hand.begin(&[scene.shape.yaml(&self.template)]).await?;
+        self.hand.begin(&scene.shape.versions(&self.template)).await?;
         self.runs.clear();
         for deed in &scene.before {
             match deed {

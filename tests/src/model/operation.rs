@@ -43,6 +43,8 @@ pub(crate) enum Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Submit {
     pub(crate) template: usize,
+    /// To the version before the newest.
+    pub(crate) older: bool,
     pub(crate) by_sql: bool,
     pub(crate) key: Option<usize>,
     pub(crate) delayed: bool,
@@ -151,12 +153,13 @@ impl Operation {
 impl Submit {
     /// A task that starts at once.
     pub(crate) const fn plain(template: usize) -> Self {
-        Self { template, by_sql: false, key: None, delayed: false, priority: 0, bad: false }
+        Self { template, older: false, by_sql: false, key: None, delayed: false, priority: 0, bad: false }
     }
 
     fn random(random: &mut Random, templates: usize) -> Self {
         Self {
             template: random.below(templates),
+            older: random.one_in(3),
             by_sql: random.one_in(3),
             key: random.one_in(3).then(|| random.below(2)),
             delayed: random.one_in(5),

@@ -131,12 +131,13 @@ impl Oracle {
 
     pub(super) fn submit(&mut self, submit: &Submit) -> Answer {
         let shape = submit.template % self.shapes.len();
-        if submit.bad && !submit.by_sql {
-            return Err("refused");
-        }
+        let refused = submit.bad && !submit.by_sql;
+        // the key decides, whatever the version; a refused input is a repeat of one that was taken, by SQL
         let same = |task: &Task| submit.key.is_some() && task.key == submit.key && task.shape == shape;
-        if let Some(existing) = self.tasks.iter().position(same) {
-            return Ok(format!("t{existing}"));
+        match self.tasks.iter().position(same) {
+            Some(existing) if !refused || self.tasks[existing].bad => return Ok(format!("t{existing}")),
+            _ if refused => return Err("refused"),
+            _ => {}
         }
         let task = self.tasks.len();
         self.tasks.push(Task {

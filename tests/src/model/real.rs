@@ -3,7 +3,7 @@
 use super::{
     operation::{Outcome, Queue, StepAction, Submit, TaskAction, Turn},
     oracle::{About, Answer, Of, Run, Visible},
-    shape::NAMESPACE,
+    shape::{NAMESPACE, OLDER},
     view::FROM_DATABASE,
 };
 use crate::{TestDatabase, system};
@@ -193,10 +193,11 @@ impl Real {
     pub(crate) async fn submit(&self, submit: &Submit, template: &str, task: usize) -> Result<Told> {
         let input = if submit.bad { json!({ "bad": 1 }) } else { json!({}) };
         let key = submit.key.map(|key| format!("k{key}"));
+        let version = submit.older.then(|| OLDER.to_owned());
         let id = if submit.by_sql {
             sqlx::query_scalar(
                 "select tasker.submit($1, $2, $3, idempotency_key => $4, priority => $5, initiator => $6,
-                    run_at => case when $7 then now() + interval '1 hour' end)",
+                    run_at => case when $7 then now() + interval '1 hour' end, version => $8)",
             )
             .bind(NAMESPACE)
             .bind(template)
@@ -205,6 +206,7 @@ impl Real {
             .bind(i32::from(submit.priority))
             .bind(format!("t{task}"))
             .bind(submit.delayed)
+            .bind(version)
             .fetch_one(&self.pool)
             .await?
         } else {
@@ -215,6 +217,7 @@ impl Real {
             let task = SubmitTask {
                 namespace: NAMESPACE.to_owned(),
                 name: template.to_owned(),
+                version,
                 input,
                 idempotency_key: key,
                 priority: submit.priority,

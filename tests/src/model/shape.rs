@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 /// The namespace of the templates made here.
 pub(crate) const NAMESPACE: &str = "model";
 
+/// The version of the templates made here that is not the newest.
+pub(crate) const OLDER: &str = "1.0.0";
+
 /// A template.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
@@ -34,10 +37,14 @@ impl Shape {
         Self { steps: (0..steps).map(|n| step(n, random)).collect(), deadline: random.one_in(4) }
     }
 
-    /// The template's text. An input with the key `bad` is refused.
-    pub(crate) fn yaml(&self, name: &str) -> String {
+    /// The text of the template in two versions that differ in nothing else, the newer last. An input with the key `bad` is refused.
+    pub(crate) fn versions(&self, name: &str) -> [String; 2] {
+        [OLDER, "1.1.0"].map(|version| self.yaml(name, version))
+    }
+
+    fn yaml(&self, name: &str, version: &str) -> String {
         let mut yaml = format!(
-            "name: {name}\nnamespace_name: {NAMESPACE}\nversion: 1.0.0\n\
+            "name: {name}\nnamespace_name: {NAMESPACE}\nversion: {version}\n\
              input_schema: {{type: object, properties: {{bad: false}}}}\n"
         );
         if self.deadline {

@@ -51,7 +51,8 @@ impl Story {
     /// Tells the story. The outer error is one of the test itself.
     pub(super) async fn tell(&self, real: &mut Real) -> Result<Result<Seen, Parted>> {
         let names: Vec<String> = (0..self.shapes.len()).map(|n| format!("m{}_{n}", real.story())).collect();
-        let templates: Vec<String> = self.shapes.iter().zip(&names).map(|(shape, name)| shape.yaml(name)).collect();
+        let templates = self.shapes.iter().zip(&names).flat_map(|(shape, name)| shape.versions(name));
+        let templates: Vec<String> = templates.collect();
         real.begin(&templates).await?;
         let (mut oracle, mut seen, mut crash) = (Oracle::new(self.shapes.clone()), Seen::default(), None);
         for (at, operation) in self.operations.iter().enumerate() {

@@ -21,6 +21,7 @@ mod graphs;
 mod handlers;
 mod held_tasks;
 mod http;
+mod identity;
 mod interleave;
 mod layers;
 mod leases;

@@ -84,6 +84,19 @@ impl Braked {
         timeout(PATIENCE, waiting).await.context("a migration stands still")?
     }
 
+    /// Waits until so many wait for a lock on a table.
+    async fn waiting(&mut self, many: i64) -> Result<()> {
+        let sql = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+                    where d.datname = current_database() and locktype = 'relation' and not granted";
+        let waiting = async {
+            while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut self.connection).await? < many {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, waiting).await.context("they wait")?
+    }
+
     async fn terminate(&mut self, backend: i32) -> Result<()> {
         sqlx::query("select pg_terminate_backend($1)").bind(backend).execute(&mut self.connection).await?;
         Ok(())
@@ -195,6 +208,102 @@ async fn a_migration_that_fails_or_is_given_up_holds_no_other_back() -> Result<(
     assert!(last.context("nobody holds the lock")??.is_current());
     ours.close().await;
     theirs.close().await;
+    braked.connection.close().await?;
+    braked.database.drop().await
+}
+
+/// A template in two versions, and the queue of requests.
+const TWO_VERSIONS: &str = "
+    insert into tasker.namespaces (name, queue) values ('n', 'worker_n');
+    insert into tasker.templates (id, namespace, name, version, definition, source, checksum, identity_strategy)
+    values (gen_random_uuid(), 'n', 't', '1', '{}', '', '', 'always_unique'), (gen_random_uuid(), 'n', 't', '2', '{}', '', '', 'always_unique');
+    select tasker.create_queue('task_requests')";
+
+/// The identity of a key before migration 8.
+const VERSIONED: &str =
+    "sha256(convert_to(jsonb_build_array(t.namespace, t.name, t.version, 'key', $1)::text, 'UTF8'))";
+
+/// Submits by SQL, with a key.
+async fn keyed(connection: &mut PgConnection, version: Option<&str>, key: &str) -> Result<uuid::Uuid, sqlx::Error> {
+    let sql = "select tasker.submit('n', 't', version => $1, idempotency_key => $2)";
+    sqlx::query_scalar(sql).bind(version).bind(key).fetch_one(connection).await
+}
+
+/// Stores a task as a program does that has computed the identity before the migration; answers with how many were stored.
+async fn stored_by_version(connection: &mut PgConnection, version: &str, key: &str) -> Result<u64, sqlx::Error> {
+    let sql = format!(
+        "insert into tasker.tasks (id, template_id, namespace, name, version, state, input, correlation_id, identity_hash, idempotency_key)
+         select gen_random_uuid(), t.id, t.namespace, t.name, t.version, 'pending', '{{}}', gen_random_uuid(), {VERSIONED}, $1
+           from tasker.templates t where t.version = $2
+         on conflict (identity_hash) where identity_hash is not null do nothing"
+    );
+    Ok(sqlx::query(&sql).bind(key).bind(version).execute(connection).await?.rows_affected())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_from_before_an_upgrade_are_known_after_it_and_no_key_becomes_two_tasks_meanwhile() -> Result<()> {
+    let mut braked = Braked::new().await?;
+    let pool = PgPool::connect(&braked.database.url).await?;
+    braked.at(7, 1, true).await?;
+    schema::migrate(&pool).await.expect_err("the test stops it before migration 8");
+    braked.let_go().await?;
+    let (mut old, mut other) =
+        (PgConnection::connect(&braked.database.url).await?, PgConnection::connect(&braked.database.url).await?);
+    old.execute(TWO_VERSIONS).await?;
+    let before = keyed(&mut old, Some("1"), "before").await?;
+    let twice = [keyed(&mut old, Some("1"), "twice").await?, keyed(&mut old, Some("2"), "twice").await?];
+    assert_ne!(twice[0], twice[1], "a key counts for one version before migration 8");
+
+    // one submission is under way while the schema is migrated, its repeat comes meanwhile
+    let mut transaction = old.begin().await?;
+    let meanwhile = keyed(&mut transaction, Some("1"), "meanwhile").await?;
+    let repeat = async {
+        braked.waiting(1).await?;
+        let repeat = tokio::spawn(async move { (keyed(&mut other, None, "meanwhile").await, other) });
+        braked.waiting(2).await?;
+        transaction.commit().await?;
+        anyhow::Ok(repeat.await?)
+    };
+    let (migrated, repeat) = tokio::join!(schema::migrate(&pool), repeat);
+    assert!(migrated?.is_current());
+    let (repeated, mut other) = repeat?;
+    assert_eq!(repeated?, meanwhile);
+
+    for (connection, version) in [(&mut old, None), (&mut other, Some("1"))] {
+        assert_eq!(keyed(connection, version, "before").await?, before);
+        assert_eq!(keyed(connection, Some("2"), "before").await?, before);
+        assert_eq!(keyed(connection, Some("2"), "meanwhile").await?, meanwhile);
+        assert_eq!(keyed(connection, Some("1"), "twice").await?, twice[0]);
+        assert_eq!(keyed(connection, Some("2"), "twice").await?, twice[1]);
+    }
+    old.execute(
+        "insert into tasker.templates (id, namespace, name, version, definition, source, checksum, identity_strategy)
+                 values (gen_random_uuid(), 'n', 't', '3', '{}', '', '', 'always_unique')",
+    )
+    .await?;
+    assert_eq!(keyed(&mut old, None, "before").await?, before);
+    assert_eq!(keyed(&mut old, None, "twice").await?, twice[1], "the newest");
+
+    // what has computed the identity as before stores no second task, whichever was first
+    keyed(&mut old, Some("2"), "after").await?;
+    for (version, key) in [("1", "after"), ("2", "after"), ("2", "before"), ("1", "new"), ("3", "new")] {
+        let refused = stored_by_version(&mut old, version, key).await.expect_err(key);
+        assert_eq!(refused.as_database_error().and_then(|e| e.code()).as_deref(), Some("40001"), "{refused}");
+    }
+    assert_eq!(stored_by_version(&mut old, "1", "before").await?, 0, "it is a repeat");
+    let doubled = "select count(*) from (select from tasker.tasks where idempotency_key <> 'twice'
+                   group by namespace, name, idempotency_key having count(*) > 1) x";
+    assert_eq!(sqlx::query_scalar::<_, i64>(doubled).fetch_one(&mut old).await?, 0);
+
+    // forgotten, a key is a new task, and has the new identity
+    sqlx::query("delete from tasker.tasks where id = $1").bind(before).execute(&mut old).await?;
+    let again = keyed(&mut old, Some("1"), "before").await?;
+    assert_eq!(keyed(&mut old, Some("2"), "before").await?, again);
+    let new = "select identity_hash = tasker.key_hash('n', 't', 'before') from tasker.tasks where id = $1";
+    assert!(sqlx::query_scalar::<_, bool>(new).bind(again).fetch_one(&mut old).await?);
+    old.close().await?;
+    other.close().await?;
+    pool.close().await;
     braked.connection.close().await?;
     braked.database.drop().await
 }

@@ -42,7 +42,7 @@ pub const INVARIANTS: &[(&str, Promise, &str)] = &[
         "tasks with one idempotency key",
         Promise::OneTask,
         "select count(*) from (select from tasker.tasks where idempotency_key is not null
-           group by template_id, idempotency_key having count(*) > 1) x",
+           group by namespace, name, idempotency_key having count(*) > 1) x",
     ),
     (
         "tasks whose counters disagree with their steps",
