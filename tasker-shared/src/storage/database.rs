@@ -507,6 +507,13 @@ impl Session {
         for (_, traffic) in self.traffic.iter_mut().filter(|(of, _)| of == queue) {
             *traffic = traffic.without(messages);
         }
+        for (moved, messages) in messages.moved() {
+            let taken = |passage: &&mut Passage| passage.queue == *queue && passage.moved == moved;
+            if let Some(passage) = self.passages.iter_mut().find(taken) {
+                passage.messages = passage.messages.saturating_sub(messages);
+            }
+        }
+        self.passages.retain(|passage| passage.messages > 0);
     }
 
     async fn pass(&self, doing: &'static str) -> Result<(), Error> {

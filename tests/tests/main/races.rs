@@ -269,10 +269,9 @@ async fn an_outcome_is_not_processed_when_its_step_was_cancelled_first() -> Resu
     let mut operator = system.database.begin("test").await?;
     operations::lock(&mut operator, task).await?.expect("it exists");
     call.succeed(json!(1));
-    // the report needs no lock of the task; its processing waits for ours
-    let blocked = "select count(*) from pg_stat_activity where datname = current_database()
-        and wait_event_type = 'Lock' and query like '%lock_reported%'";
-    eventually("station process waits", async || Ok(system.count(blocked).await? == 1)).await?;
+    // the report needs no lock of the task; its processing goes back to the queue until we have done with ours
+    let put_back = "select count(*) from pgmq.q_step_results where vt > clock_timestamp()";
+    eventually("station process has met our lock", async || Ok(system.count(put_back).await? == 1)).await?;
     let from = [StepState::Reported];
     let moved =
         operations::move_steps(&mut operator, task, Some("a"), &from, StepState::Cancelled, None, "operator:ada", None)
