@@ -71,7 +71,7 @@ pub struct Limits {
     pub duration: Option<Duration>,
     /// The longest time of a step on its queue.
     pub queued: Option<Duration>,
-    /// The longest wait for a retry: [`BRIEF`] or nothing, which is shorter than any, so that the first failure is the last.
+    /// The longest wait for a retry, which is shorter than any, so that the first failure is the last.
     pub retry_wait: Option<Duration>,
     /// The most retries of all its steps together. Only where one step comes after the other: else nobody knows whose are the last.
     pub retries: Option<usize>,
