@@ -160,7 +160,7 @@ pub struct Reported {
 }
 
 /// Locks the tasks of these (step, attempt) pairs in id order and reads the steps that are still reported with that attempt.
-/// A pair that is missing from the answer was dealt with before, its step was stopped, or its task is [held](held) by
+/// A pair that is missing from the answer was dealt with before, its step was stopped, or its task is [held] by
 /// somebody else, for whom nobody waits here.
 ///
 /// # Errors
