@@ -296,8 +296,17 @@ async fn the_judge_objects_to_each_history_that_is_corrupted_by_hand() -> Result
     assert!(judged.verdict().await?.contains(&Promise::AtLeastOnce), "a run without a claim");
     judged.effects.attempts.remove(&(of.0, 9));
     judged.letters().await?;
-    // a letter that somebody put back has no trace
+    // who retries a task puts its letters back
+    let put_back = "insert into tasker.dead_letters (id, reason, queue, message, detail, read_count, resolution, resolved_by, resolved_at)
+        values (gen_random_uuid(), 'manual', 'worker_chaos', '{}', 'it was in the way', 1, 'redriven', 'operator:z', now())";
     let task = judged.ledger.task(0).expect("it was acknowledged");
+    judged.connection.execute("begin").await?;
+    judged.connection.execute(put_back).await?;
+    assert_eq!(judged.verdict().await?, [Promise::Parked, Promise::Parked], "nobody parked it, and nobody put it back");
+    judged.ledger.acted("z".to_owned(), Action { task, step: None, verb: "retry", acknowledged: false });
+    assert_eq!(judged.verdict().await?, [Promise::Parked], "nobody parked it");
+    judged.connection.execute("rollback").await?;
+    // a letter that somebody put back has no trace
     judged.ledger.acted("y".to_owned(), Action { task, step: Some(0), verb: "redrive", acknowledged: true });
     assert_eq!(
         judged.verdict().await?,

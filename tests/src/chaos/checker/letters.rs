@@ -58,7 +58,7 @@ pub(super) fn check(facts: &Facts, ledger: &Entries, graphs: &[Graph], found: &m
     }
 }
 
-/// A letter was put back by whoever said so, once; by nobody else.
+/// A letter was put back by whoever said so, once, or retried its task; by nobody else.
 fn redriven(facts: &Facts, ledger: &Entries, found: &mut Violations) {
     let mut by: HashMap<&str, usize> = HashMap::new();
     for letter in &facts.dead_letters {
@@ -67,8 +67,10 @@ fn redriven(facts: &Facts, ledger: &Entries, found: &mut Violations) {
         *by.entry(operator.strip_prefix("operator:").unwrap_or(operator)).or_default() += 1;
     }
     for (operator, times) in &by {
-        let asked = ledger.actions.get(*operator).is_some_and(|action| action.verb == "redrive");
-        found.unless(asked && *times == 1, Promise::Parked, || format!("{operator} put {times} letters back"));
+        let verb = ledger.actions.get(*operator).map(|action| action.verb);
+        found.unless(verb == Some("retry") || verb == Some("redrive") && *times == 1, Promise::Parked, || {
+            format!("{operator} put {times} letters back")
+        });
     }
     for (operator, action) in ledger.actions.iter().filter(|(_, action)| action.verb == "redrive") {
         found.unless(!action.acknowledged || by.contains_key(operator.as_str()), Promise::Parked, || {
