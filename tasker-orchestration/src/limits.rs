@@ -43,10 +43,10 @@ async fn wake(orchestration: &Orchestration, session: &mut Session, namespace: &
 
 /// Takes the messages of steps that were stopped off their queue, also of those that waited for a permit. What runs keeps its
 /// message, by which its worker hears of it.
-pub(crate) async fn uncover(session: &mut Session, namespace: &Name, steps: &[StepId]) -> Result<(), storage::Error> {
+pub(crate) async fn clear(session: &mut Session, namespace: &Name, steps: &[StepId]) -> Result<(), storage::Error> {
     if !steps.is_empty() {
         let queue = QueueName::of_namespace(namespace);
-        concurrency::uncover(session, &queue, steps).await?;
+        concurrency::give_up(session, &queue, steps).await?;
         operations::delete_messages(session, &queue, steps).await?;
     }
     Ok(())

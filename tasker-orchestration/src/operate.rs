@@ -299,7 +299,7 @@ impl<'a> Work<'a> {
                 .await?;
         self.committed.moved_steps.extend(moved.iter().map(|step| (step.from_state, to)));
         let steps: Vec<StepId> = moved.iter().map(|step| step.step_id).collect();
-        limits::uncover(&mut self.session, &self.task.namespace, &steps).await?;
+        limits::clear(&mut self.session, &self.task.namespace, &steps).await?;
         Ok(moved.len())
     }
 

@@ -114,7 +114,7 @@ async fn end(session: &mut Session, late: &Due, committed: &mut Committed) -> Re
     let stopped = operations::move_steps(session, late.task_id, None, &OPEN, to, None, who, Some(REASON)).await?;
     committed.moved_steps.extend(stopped.iter().map(|step| (step.from_state, to)));
     let steps: Vec<StepId> = stopped.iter().map(|step| step.step_id).collect();
-    limits::uncover(session, &late.namespace, &steps).await?;
+    limits::clear(session, &late.namespace, &steps).await?;
     operations::recount(session, late.task_id).await?;
     let error = json!({ "message": REASON, "failed_steps": [] });
     let ending = Ending { id: late.task_id, from: late.task_state, to: TaskState::Error, error: Some(error) };

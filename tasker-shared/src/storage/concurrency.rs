@@ -11,7 +11,10 @@ use crate::{
     api::LimitSummary,
     id::StepId,
     name::Name,
-    queue::QueueName,
+    queue::{
+        QueueName,
+        traffic::{Door, Traffic},
+    },
     step::{Edge, StepEvent, StepState},
 };
 use chrono::{DateTime, Utc};
@@ -265,21 +268,23 @@ pub async fn waited_for(session: &mut Session, namespace: &str) -> Result<Vec<Sc
     session.fetch("list_permit_waits", query.bind(namespace)).await
 }
 
-/// Shows the messages of steps again that are not waited for any more, so that the queue lets go of them.
+/// Deletes the messages of steps that were stopped while they waited for a permit.
 ///
 /// # Errors
 /// [`Error::Statement`].
-pub async fn uncover(session: &mut Session, queue: &QueueName, steps: &[StepId]) -> Result<u64, Error> {
+pub async fn give_up(session: &mut Session, queue: &QueueName, steps: &[StepId]) -> Result<u64, Error> {
     let sql = format!(
-        "-- uncover_messages
+        "-- give_up_permit_waits
          with gone as (delete from tasker.permit_waits where step_id = any ($1) returning msg_id),
-         -- who holds steps waits for no message; one that is locked is being claimed
+         -- who holds steps waits for no message; one that is locked is being woken
          free as materialized (
              select q.msg_id from {table} q where q.msg_id in (select msg_id from gone) order by q.msg_id for update skip locked)
-         update {table} q set vt = clock_timestamp() from free where q.msg_id = free.msg_id",
+         delete from {table} q using free where q.msg_id = free.msg_id",
         table = queue.table(),
     );
-    session.execute("uncover_messages", sqlx::query(&sql).bind(steps)).await
+    let door = Door::of(queue);
+    let deleted = session.execute("give_up_permit_waits", sqlx::query(&sql).bind(steps)).await;
+    door.close(session, deleted, |deleted| Traffic { deleted: *deleted, ..Traffic::default() })
 }
 
 /// What an enqueued step waits for.

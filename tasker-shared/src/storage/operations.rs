@@ -5,7 +5,7 @@ use crate::{
     id::{CorrelationId, StepId, TaskId, TemplateId},
     name::Name,
     queue::{
-        QueueName,
+        HEAD_START_SECONDS, LONGEST_HEAD_START_SECONDS, LOWEST_PRIORITY, QueueName,
         traffic::{Door, Traffic},
     },
     step::{Failure, StepState},
@@ -136,19 +136,30 @@ pub async fn move_steps(
     session.fetch("move_steps", query).await
 }
 
-/// Deletes the visible messages of steps that have ended. One that is being claimed stays: whoever claims it finds that it asks
-/// for nothing any more.
+/// Deletes the messages of steps that have ended and were enqueued, given back or mended, and not claimed since: it looks where these
+/// stand in their queue. What it does not find stays until somebody claims it and finds that it asks for nothing any more.
 ///
 /// # Errors
 /// [`Error::Statement`].
 pub async fn delete_messages(session: &mut Session, queue: &QueueName, steps: &[StepId]) -> Result<u64, Error> {
     let sql = format!(
         "-- delete_messages_of_steps
+         -- steps that were enqueued within a second are looked for together
+         with place as materialized (
+             select distinct date_trunc('second', s.enqueued_at - v.head_start) as vt
+               from tasker.steps s join tasker.tasks t on t.id = s.task_id
+              cross join lateral (values ((t.priority - {LOWEST_PRIORITY}) * interval '{HEAD_START_SECONDS} seconds'),
+                                         (interval '{LONGEST_HEAD_START_SECONDS} seconds'), (interval '0')) v (head_start)
+              where s.id = any ($1) and s.enqueued_at is not null),
+         found as materialized (
+             select n.msg_id from place p cross join lateral (
+                    select q.msg_id, q.message from {table} q
+                     where q.vt >= p.vt and q.vt < p.vt + interval '2 seconds' and q.vt <= statement_timestamp() offset 0) n
+              where n.message->>'step_id' = any ($1::uuid[]::text[])),
          -- who holds steps waits for no message
-         with free as materialized (
+         free as materialized (
              select q.msg_id from {table} q
-              where q.message->>'step_id' = any ($1::uuid[]::text[]) and q.vt <= clock_timestamp()
-              order by q.msg_id for update skip locked)
+              where q.msg_id in (select msg_id from found) and q.vt <= statement_timestamp() for update skip locked)
          delete from {table} q using free where q.msg_id = free.msg_id",
         table = queue.table(),
     );

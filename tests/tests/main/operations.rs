@@ -6,13 +6,15 @@ use tasker_orchestration::{Error, operate};
 use tasker_shared::{
     api::{Action, ResolveStep},
     id::TaskId,
+    queue::QueueName,
     step::StepState,
+    storage::operations,
     task::TaskState,
 };
 use tasker_tests::{
     Call, Gate, System,
     system::{eventually, worker_settings},
-    templates::{self, dag, diamond},
+    templates::{self, NAMESPACE, dag, diamond},
 };
 use tasker_worker::{HandlerError, Worker};
 
@@ -427,4 +429,27 @@ async fn a_step_that_is_stopped_leaves_no_message_also_where_nobody_works() -> R
     assert_eq!(system.messages().await?, 1);
     operate::cancel(&system.orchestration, parted, &because("no")).await?;
     system.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_is_stopped_is_not_looked_for_in_the_whole_queue() -> Result<()> {
+    let system = System::start().await?;
+    let task = system.begin_new(&dag("one", "nobodys", &[("a", &[])])).await?;
+    system.step_is(task, "a", StepState::Enqueued).await?;
+    let (queue, step) = (QueueName::of_namespace(NAMESPACE), system.detail(task).await?.steps[0].step_id);
+    let table = queue.table();
+    system
+        .execute(&format!(
+            "insert into {table} (vt, message) select now() - interval '1 hour' - n * interval '1 second', '{{}}'
+               from generate_series(1, 20000) n"
+        ))
+        .await?;
+    system.execute(&format!("vacuum analyze {table}")).await?;
+    let mut session = system.database.begin("test").await?;
+    assert_eq!(operations::delete_messages(&mut session, &queue, &[step]).await?, 1);
+    let read = format!("select pg_stat_get_xact_blocks_fetched('{table}'::regclass)");
+    let pages: i64 = sqlx::query_scalar(&read).fetch_one(session.connection()).await?;
+    session.rollback().await?;
+    assert!(pages < 50, "{pages} pages");
+    system.close().await
 }
