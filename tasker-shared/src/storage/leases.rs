@@ -189,32 +189,23 @@ async fn claim_by(
     lease: Duration,
     limited: bool,
 ) -> Result<Claim, Error> {
-    match claim_once(session, queue, limit, worker, lease, limited, false).await {
-        // the results of some step's parents are too large together: now they are looked at first
-        Err(error) if error.is_too_large() => claim_once(session, queue, limit, worker, lease, limited, true).await,
-        claim => claim,
-    }
-}
-
-async fn claim_once(
-    session: &mut Session,
-    queue: &QueueName,
-    limit: i64,
-    worker: WorkerId,
-    lease: Duration,
-    limited: bool,
-    weighed: bool,
-) -> Result<Claim, Error> {
-    let sql = claim_sql(queue, limited, weighed);
-    let query = sqlx::query_as(&sql)
-        .bind(limit)
-        .bind(worker)
-        .bind(lease.as_secs_f64())
-        .bind(REPORT_MARGIN.as_secs_f64())
-        .bind(queue.as_str());
-    let door = Door::of(queue);
-    let rows: Result<Vec<Row>, Error> = session.fetch("claim_steps", query).await;
-    let rows = door.close(session, rows, |rows| traffic(rows))?;
+    let mut weighed = false;
+    let rows = loop {
+        let sql = claim_sql(queue, limited, weighed);
+        let query = sqlx::query_as(&sql)
+            .bind(limit)
+            .bind(worker)
+            .bind(lease.as_secs_f64())
+            .bind(REPORT_MARGIN.as_secs_f64())
+            .bind(queue.as_str());
+        let door = Door::of(queue);
+        let rows: Result<Vec<Row>, Error> = session.fetch("claim_steps", query).await;
+        match door.close(session, rows, |rows| traffic(rows)) {
+            // the results of some step's parents are too large together: now they are looked at first
+            Err(error) if !weighed && error.is_too_large() => weighed = true,
+            rows => break rows?,
+        }
+    };
     let mut rows = rows.into_iter();
     let Some(first) = rows.next() else { return Ok(Claim::default()) };
     Ok(Claim {
@@ -409,8 +400,8 @@ pub async fn hasten_expired(session: &mut Session, queue: &QueueName) -> Result<
     session.execute("hasten_expired_leases", sqlx::query(&sql)).await
 }
 
-/// Gives leases back, for a `reason`: the steps are enqueued again, before all others, and the claim does not count
-/// against them.
+/// Gives leases back, for a `reason`: the steps are enqueued again, before all others. Of all the claims of a step that were given
+/// back, one counts as a delivery.
 ///
 /// # Errors
 /// [`Error::Statement`].

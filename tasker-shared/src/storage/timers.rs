@@ -28,8 +28,8 @@ pub struct Due {
     pub task_state: TaskState,
 }
 
-/// Takes timers that are due, of up to `limit` of them with all that their tasks have, and locks these tasks. Tasks that somebody
-/// else holds are left for the next turn.
+/// Takes up to `limit` timers that are due, and what else is due of their tasks, and locks these tasks. Tasks that somebody else
+/// holds are left for the next turn.
 ///
 /// # Errors
 /// [`Error::Statement`].

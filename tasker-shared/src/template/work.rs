@@ -1,5 +1,6 @@
 //! How much work it is to hold a value against a schema: counted before it is done, so that no value and no schema can
-//! keep a thread for longer than about a second.
+//! keep a thread for longer than about a second. A pattern with lookaround or backreferences is bounded for each text by the
+//! validator alone, at about ten milliseconds.
 //!
 //! The count follows a validation from schema to schema and from part to part of the value, with repetition, and takes
 //! every branch. It costs less than the validation, and stops where it becomes too much.

@@ -54,10 +54,6 @@ impl Guard {
         self.0.routes.iter().copied().flatten()
     }
 
-    fn route(&self, path: &str, method: &Method) -> Option<&'static Route> {
-        self.routes().find(|route| route.path == path && route.takes(method))
-    }
-
     /// The host that a request names, if the service must not answer to that name: while everybody may do everything on an
     /// address of this machine, a page of another host, whose name leads here, is not to be taken for a program of this machine.
     fn foreign_host(&self, request: &Request) -> Option<String> {
@@ -215,7 +211,7 @@ async fn identify(State(guard): State<Guard>, mut request: Request, next: Next) 
     }
     let Some(path) = request.extensions().get::<MatchedPath>().cloned() else { return next.run(request).await };
     let method = request.method().clone();
-    let Some(route) = guard.route(path.as_str(), &method) else {
+    let Some(route) = guard.routes().find(|route| route.path == path.as_str() && route.takes(&method)) else {
         // where authentication is off, the router itself says what it does not have
         return if guard.0.authenticator.is_on() {
             guard.undeclared(path.as_str(), &method)
@@ -240,6 +236,7 @@ async fn identify(State(guard): State<Guard>, mut request: Request, next: Next) 
     };
     principal.name().clone_into(&mut asked.principal);
     request.extensions_mut().insert(principal);
+    request.extensions_mut().insert(route);
     if route.action.is_some() {
         return acted(guard, asked, request, next).await;
     }
@@ -252,9 +249,8 @@ async fn identify(State(guard): State<Guard>, mut request: Request, next: Next) 
 
 /// Lets a request through to its handler, or answers itself: 403, or 404 for what belongs to others.
 async fn authorize(State(guard): State<Guard>, params: RawPathParams, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let route = path.and_then(|path| guard.route(path.as_str(), request.method()));
-    let Some(Access::Needs(permission, reach)) = route.map(|route| route.access) else {
+    let Some(Access::Needs(permission, reach)) = request.extensions().get::<&'static Route>().map(|route| route.access)
+    else {
         return next.run(request).await;
     };
     let Some(principal) = request.extensions().get::<Principal>().cloned() else {
