@@ -13,7 +13,7 @@ use tasker_shared::{
     queue::QueueName,
     runtime::Bell,
     step::StepState,
-    storage::{Database, Options, schema},
+    storage::{Database, Options, Session, schema},
     task::TaskState,
     telemetry::Tracing,
 };
@@ -131,6 +131,18 @@ pub async fn migrate(url: &str) -> Result<()> {
     schema::migrate(database.pool()).await?;
     database.pool().close().await;
     Ok(())
+}
+
+/// How many pages of a table and its indexes this connection has read and not told the server's statistics yet. Within a
+/// transaction it only grows; what came before it may count too.
+///
+/// # Errors
+/// PostgreSQL refuses.
+pub async fn pages_read(session: &mut Session, table: &str) -> Result<i64> {
+    let sql = "select sum(pg_stat_get_xact_blocks_fetched(of.oid))::bigint
+                 from (select $1::regclass::oid as oid
+                        union all select indexrelid from pg_index where indrelid = $1::regclass) of";
+    Ok(sqlx::query_scalar(sql).bind(table).fetch_one(session.connection()).await?)
 }
 
 impl System {

@@ -13,7 +13,7 @@ use tasker_shared::{
 };
 use tasker_tests::{
     Call, Gate, System,
-    system::{eventually, worker_settings},
+    system::{eventually, pages_read, worker_settings},
     templates::{self, NAMESPACE, dag, diamond},
 };
 use tasker_worker::{HandlerError, Worker};
@@ -446,9 +446,9 @@ async fn a_step_that_is_stopped_is_not_looked_for_in_the_whole_queue() -> Result
         .await?;
     system.execute(&format!("vacuum analyze {table}")).await?;
     let mut session = system.database.begin("test").await?;
+    let before = pages_read(&mut session, &table).await?;
     assert_eq!(operations::delete_messages(&mut session, &queue, &[step]).await?, 1);
-    let read = format!("select pg_stat_get_xact_blocks_fetched('{table}'::regclass)");
-    let pages: i64 = sqlx::query_scalar(&read).fetch_one(session.connection()).await?;
+    let pages = pages_read(&mut session, &table).await? - before;
     session.rollback().await?;
     assert!(pages < 50, "{pages} pages");
     system.close().await
